@@ -1,0 +1,1 @@
+"""The HTTP API: authenticate, parse, call the store, answer, nudge."""

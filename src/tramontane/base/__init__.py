@@ -1,0 +1,1 @@
+"""What every layer needs and that knows nothing of the product's domain."""

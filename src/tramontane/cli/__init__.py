@@ -1,0 +1,1 @@
+"""The command tram: verbs over the public API, and nothing of the server."""

@@ -1,0 +1,1 @@
+"""The nouns: frozen data, status enums and the one table of allowed transitions."""

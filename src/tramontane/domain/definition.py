@@ -1,0 +1,116 @@
+"""What a user asks for: the definition of a service, as one immutable value.
+
+``wire.manifest`` makes it from ``tramontane.yaml`` and the command line; a deployment carries it
+unchanged for its whole life. All defaults of the product are here, in one place.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class ServiceKind(StrEnum):
+    """What a service is for, which decides how it is routed, probed and scaled."""
+
+    WEB = "web"
+    WORKER = "worker"
+    JOB = "job"
+    MODEL = "model"
+    FUNCTION = "function"
+
+
+class ProbeKind(StrEnum):
+    """How an instance is asked whether it is ready."""
+
+    TCP = "tcp"
+    HTTP = "http"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectorySource:
+    """A directory of source code, uploaded as an archive and known by its content."""
+
+    digest: str
+    """``sha256:…`` of the archive."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """Open weights: ``tiny`` (bundled) or the path of a GGUF file on the platform's machine."""
+
+    reference: str
+
+
+Source = DirectorySource | ModelSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """When an instance counts as ready, and when it no longer does."""
+
+    kind: ProbeKind = ProbeKind.TCP
+    path: str = "/"
+    """HTTP only: any answer of 200–399 is healthy."""
+    grace_s: float = 60.0
+    """The start deadline: an instance that is not ready by then has failed to start."""
+    interval_s: float = 10.0
+    timeout_s: float = 5.0
+    failures_max: int = 3
+    """Failed probes in a row after which a ready instance is unhealthy and replaced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """Between how many instances, and on what demand, a service moves."""
+
+    instances_min: int = 0
+    instances_max: int = 5
+    concurrency: float = 20.0
+    """Requests in progress that one instance should carry on average."""
+    idle_s: float = 300.0
+    """Without a request for this long, a service with ``instances_min`` 0 goes to zero."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Limits of one instance; held where the machine offers a way to hold them."""
+
+    memory_bytes: int = 512 * 1024**2
+    cpus: float = 1.0
+    processes_max: int = 256
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class EgressRule:
+    """One destination that instances may reach: a host name, or ``*.example.com``, and a port."""
+
+    host: str
+    port: int = 443
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What the user says about the build; empty means detected from the source."""
+
+    language: str | None = None
+    command: str | None = None
+    root: str = "."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Definition:
+    """Everything about a service that a new deployment can change."""
+
+    kind: ServiceKind
+    source: Source
+    build: BuildOptions = field(default_factory=BuildOptions)
+    command: str | None = None
+    """Overrides the command that the build found; run by ``sh -c`` inside the sandbox."""
+    environment: tuple[tuple[str, str], ...] = ()
+    policy: tuple[str, ...] = ()
+    """Names of residency presets; all must hold (intersection)."""
+    probe: Probe = field(default_factory=Probe)
+    scaling: Scaling = field(default_factory=Scaling)
+    resources: Resources = field(default_factory=Resources)
+    egress: tuple[EgressRule, ...] = ()
+    drain_s: float = 30.0
+    """How long requests in progress may run on after an instance is told to stop."""

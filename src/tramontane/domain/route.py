@@ -1,0 +1,69 @@
+"""What the gateway should do with requests: our own model between product and Envoy.
+
+``plan.routing`` makes it from services and instances; ``gateway.xds`` translates it. It is the
+whole interface between deciding and carrying, so it holds no Envoy words.
+"""
+
+from dataclasses import dataclass
+
+from tramontane.domain.definition import EgressRule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upstream:
+    """The instances behind one route.
+
+    ``name`` is ``service@generation``. With ``endpoints`` None the upstream is asleep: the gateway
+    knows no such upstream, holds the first requests and asks for it by name (which is the wake).
+    """
+
+    name: str
+    endpoints: tuple[str, ...] | None
+    """Unix socket paths, sorted; None while asleep. An empty tuple answers 503 at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A fixed answer in place of an upstream: paused, failed to start, refused by policy."""
+
+    status: int
+    code: str
+    message: str
+    retry_after_s: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceRoute:
+    """How requests reach one service: by its host name and, for models, by name under ``/v1``."""
+
+    project: str
+    service: str
+    target: Upstream | Refusal
+    start_deadline_s: float = 60.0
+    """How long a request may be held while the service wakes."""
+    model: str | None = None
+    """For a model: its public name, matched against ``model`` in request bodies."""
+    key_required: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EgressRoute:
+    """The way out for the instances of one service: a proxy socket and what it lets through."""
+
+    service_id: str
+    project: str
+    service: str
+    socket: str
+    """Unix socket on which the gateway accepts HTTP CONNECT and absolute-form requests."""
+    rules: tuple[EgressRule, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyTrust:
+    """How the gateway recognises API keys: signed by this key, and not revoked."""
+
+    public_jwk: str
+    """JSON Web Key (RFC 7517) of the platform's Ed25519 signing key, as JSON text."""
+    issuer: str
+    revoked: frozenset[str] = frozenset()
+    """Token ids (``jti``) that are refused although their signature is good."""

@@ -1,0 +1,1 @@
+"""Steers Envoy: our routes in, xDS out; load and demand come back."""

@@ -1,0 +1,1 @@
+"""Decides: pure functions from a snapshot and the time to a plan value. Nothing here acts."""

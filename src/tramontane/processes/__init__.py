@@ -1,0 +1,1 @@
+"""Entry points: read settings, choose implementations, list the parts in order."""

@@ -1,0 +1,1 @@
+"""Runtimes start and stop instances; each implementation hides one way to run programs."""

@@ -1,0 +1,1 @@
+"""The public HTTP contract: schemas, the manifest, error codes, and the Python clients over them."""
