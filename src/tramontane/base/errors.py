@@ -19,7 +19,7 @@ letter, no full stop, the cause chained with ``from``. A bug is an assertion, ne
 
 
 class TramontaneError(Exception):
-    """Base of all errors that are shown to a user; ``code`` is stable, ``message`` is for people."""
+    """Base of all errors shown to a user; ``code`` is stable, ``message`` is for people."""
 
     code = "internal"
 

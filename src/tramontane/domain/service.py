@@ -46,12 +46,12 @@ class Service:
     deleted: bool = False
 
     serving_deployment: DeploymentId | None = None
-    """The deployment that gets the requests now; stays on the last good one while a new one fails."""
+    """The one that gets the requests now; stays on the last good one while a new one fails."""
     status: ServiceStatus = ServiceStatus.PENDING
     reason: str = "created"
     message: str = ""
     route_generation: int = 0
-    """Part of the upstream's name at the gateway: a fresh one each time the service goes to zero."""
+    """Part of the upstream's name at the gateway: fresh each time the service goes to zero."""
     wake_failures: int = 0
     retry_at: float | None = None
     """After failed starts: no new attempt before this time (seconds since the epoch)."""

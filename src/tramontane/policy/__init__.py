@@ -1,1 +1,1 @@
-"""Residency: what is known about a place, what a preset demands, and the verdict with reasons. Pure."""
+"""Residency: facts about a place, what a preset demands, the verdict with reasons. Pure."""

@@ -1,1 +1,1 @@
-"""The public HTTP contract: schemas, the manifest, error codes, and the Python clients over them."""
+"""The public HTTP contract: schemas, manifest, error codes, and the clients over them."""
