@@ -1,0 +1,110 @@
+"""Between the wire's ``DefinitionBody`` and the domain's ``Definition``: called by the API."""
+
+from tramontane.domain.definition import (
+    BuildOptions,
+    Definition,
+    DirectorySource,
+    EgressRule,
+    ModelSource,
+    Probe,
+    ProbeKind,
+    Resources,
+    Scaling,
+    ServiceKind,
+    Source,
+)
+from tramontane.wire.schemas import (
+    BuildBody,
+    DefinitionBody,
+    DirectorySourceBody,
+    EgressBody,
+    ModelSourceBody,
+    ProbeBody,
+    ResourcesBody,
+    ScalingBody,
+)
+
+
+def definition_from_body(body: DefinitionBody) -> Definition:
+    """Return the domain value of a request body that pydantic has already accepted."""
+    source: Source
+    match body.source:
+        case DirectorySourceBody(digest=digest):
+            source = DirectorySource(digest=digest)
+        case ModelSourceBody(model=model):
+            source = ModelSource(reference=model)
+    return Definition(
+        kind=ServiceKind(body.kind),
+        source=source,
+        build=BuildOptions(
+            language=body.build.language, command=body.build.command, root=body.build.root
+        ),
+        command=body.command,
+        environment=tuple(sorted(body.environment.items())),
+        policy=tuple(body.policy),
+        probe=Probe(
+            kind=ProbeKind.TCP if body.probe.path is None else ProbeKind.HTTP,
+            path=body.probe.path or "/",
+            grace_s=body.probe.grace_s,
+            interval_s=body.probe.interval_s,
+            timeout_s=body.probe.timeout_s,
+            failures_max=body.probe.failures_max,
+        ),
+        scaling=Scaling(
+            instances_min=body.scaling.min,
+            instances_max=body.scaling.max,
+            concurrency=body.scaling.concurrency,
+            idle_s=body.scaling.idle_s,
+        ),
+        resources=Resources(
+            memory_bytes=body.resources.memory_bytes,
+            cpus=body.resources.cpus,
+            processes_max=body.resources.processes_max,
+        ),
+        egress=tuple(EgressRule(host=rule.host, port=rule.port) for rule in body.egress),
+        drain_s=body.drain_s,
+    )
+
+
+def body_from_definition(definition: Definition) -> DefinitionBody:
+    """Return the wire form; ``definition_from_body`` takes it back unchanged."""
+    match definition.source:
+        case DirectorySource(digest=digest):
+            source: DirectorySourceBody | ModelSourceBody = DirectorySourceBody(digest=digest)
+        case ModelSource(reference=reference):
+            source = ModelSourceBody(model=reference)
+    probe = definition.probe
+    return DefinitionBody(
+        kind=definition.kind.value,
+        source=source,
+        build=BuildBody.model_validate(
+            {
+                "language": definition.build.language,
+                "command": definition.build.command,
+                "root": definition.build.root,
+            }
+        ),
+        command=definition.command,
+        environment=dict(definition.environment),
+        policy=list(definition.policy),
+        probe=ProbeBody(
+            path=probe.path if probe.kind is ProbeKind.HTTP else None,
+            grace_s=probe.grace_s,
+            interval_s=probe.interval_s,
+            timeout_s=probe.timeout_s,
+            failures_max=probe.failures_max,
+        ),
+        scaling=ScalingBody(
+            min=definition.scaling.instances_min,
+            max=definition.scaling.instances_max,
+            concurrency=definition.scaling.concurrency,
+            idle_s=definition.scaling.idle_s,
+        ),
+        resources=ResourcesBody(
+            memory_bytes=definition.resources.memory_bytes,
+            cpus=definition.resources.cpus,
+            processes_max=definition.resources.processes_max,
+        ),
+        egress=[EgressBody(host=rule.host, port=rule.port) for rule in definition.egress],
+        drain_s=definition.drain_s,
+    )

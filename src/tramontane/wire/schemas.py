@@ -1,0 +1,380 @@
+"""What the HTTP API under ``/api/v1`` takes and gives, as pydantic models.
+
+The API answers with these, the clients parse them, and the published OpenAPI document is made
+from them. Requests refuse unknown keys; answers may grow new ones, so clients ignore what they
+do not know.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
+"""Service and project names are DNS labels (RFC 1123), short enough to stay readable in a host."""
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN, examples=["hello"])]
+
+
+class Request(BaseModel):
+    """A body that a client sends: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class View(BaseModel):
+    """A body that the API answers with."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+# --- what a service is asked to be -------------------------------------------------------------
+
+
+class DirectorySourceBody(Request):
+    """Source code that was uploaded under ``/api/v1/sources/{digest}``."""
+
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class ModelSourceBody(Request):
+    """``tiny``, or the path of a GGUF file on the platform's machine."""
+
+    model: Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class BuildBody(Request):
+    """Overrides of what the build detects."""
+
+    language: Literal["python", "node", "go", "rust", "java", "static", "procfile"] | None = None
+    command: Annotated[str, Field(max_length=4096)] | None = None
+    root: Annotated[str, Field(max_length=1024)] = "."
+
+
+class ProbeBody(Request):
+    """When an instance counts as ready. With ``path`` it is an HTTP probe, else TCP."""
+
+    path: Annotated[str, Field(pattern=r"^/[\x21-\x7e]*$", max_length=1024)] | None = None
+    grace_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    interval_s: Annotated[float, Field(ge=0.5, le=3600)] = 10.0
+    timeout_s: Annotated[float, Field(gt=0, le=300)] = 5.0
+    failures_max: Annotated[int, Field(ge=1, le=100)] = 3
+
+
+class ScalingBody(Request):
+    """How many instances, and on what demand."""
+
+    min: Annotated[int, Field(ge=0, le=1000)] = 0
+    max: Annotated[int, Field(ge=1, le=1000)] = 5
+    concurrency: Annotated[float, Field(gt=0, le=100000)] = 20.0
+    idle_s: Annotated[float, Field(ge=1, le=604800)] = 300.0
+
+
+class ResourcesBody(Request):
+    """Limits of one instance."""
+
+    memory_bytes: Annotated[int, Field(ge=16 * 1024**2, le=2**50)] = 512 * 1024**2
+    cpus: Annotated[float, Field(ge=0.01, le=1024)] = 1.0
+    processes_max: Annotated[int, Field(ge=4, le=65536)] = 256
+
+
+class EgressBody(Request):
+    """One host that instances may reach."""
+
+    host: Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+    port: Annotated[int, Field(ge=1, le=65535)] = 443
+
+
+class DefinitionBody(Request):
+    """Everything about a service that a new deployment can change."""
+
+    kind: Literal["web", "worker", "job", "model", "function"] = "web"
+    source: DirectorySourceBody | ModelSourceBody
+    build: BuildBody = BuildBody()
+    command: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    environment: dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)],
+        Annotated[str, Field(max_length=65536, pattern=r"^[^\x00]*$")],
+    ] = {}
+    policy: list[Annotated[str, Field(max_length=64)]] = []
+    probe: ProbeBody = ProbeBody()
+    scaling: ScalingBody = ScalingBody()
+    resources: ResourcesBody = ResourcesBody()
+    egress: Annotated[list[EgressBody], Field(max_length=256)] = []
+    drain_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
+
+
+class ScaleRequest(Request):
+    """``instances`` 0 means: sleep now, the next request wakes it. None: back to automatic."""
+
+    instances: Annotated[int, Field(ge=0, le=1000)] | None
+
+
+class RollbackRequest(Request):
+    """``deployment`` is the number to go back to; None: the last healthy one before this."""
+
+    deployment: Annotated[int, Field(ge=1)] | None = None
+
+
+class ExecRequest(Request):
+    """A command to run inside an instance."""
+
+    command: Annotated[list[str], Field(min_length=1, max_length=256)]
+    instance: str | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=600)] = 60.0
+
+
+class ProjectRequest(Request):
+    """Presets that every service of the project must satisfy, besides its own."""
+
+    policy: list[Annotated[str, Field(max_length=64)]] = []
+
+
+class TokenRequest(Request):
+    """A token for one project, or for all when ``project`` is None (administrators only)."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]*$")] = "token"
+    project: Name | None = None
+    scope: Literal["inference", "read", "deploy", "admin"] = "inference"
+    expires_in_s: Annotated[int, Field(ge=60, le=10 * 365 * 86400)] | None = None
+
+
+# --- what the API answers ----------------------------------------------------------------------
+
+
+class InstanceView(View):
+    """One running (or just ended) copy."""
+
+    id: str
+    status: str
+    cell: str
+    deployment: int
+    reason: str
+    message: str
+    created_at: float
+    ready_at: float | None = None
+    pid: int | None = None
+
+
+class DeploymentView(View):
+    """One version and how it fared."""
+
+    id: str
+    service: str
+    project: str
+    number: int
+    status: str
+    reason: str
+    message: str
+    created_at: float
+    serving: bool
+    definition: DefinitionBody
+
+
+class ServiceView(View):
+    """What ``tram services get NAME -o json`` prints."""
+
+    id: str
+    project: str
+    name: str
+    kind: str
+    status: str
+    reason: str
+    message: str
+    url: str
+    generation: int
+    deployment: int | None
+    """Number of the deployment that should serve."""
+    serving_deployment: int | None
+    policy: list[str]
+    """The service's own presets and its project's."""
+    created_at: float
+    instances: list[InstanceView]
+    instances_min: int
+    instances_max: int
+
+
+class FactView(View):
+    """One thing known about a cell, and how."""
+
+    attribute: str
+    value: str
+    evidence: str
+    source: str
+    recorded_at: float
+    valid_until: float | None = None
+
+
+class CellView(View):
+    """A place where instances can run."""
+
+    id: str
+    name: str
+    runtime: str
+    isolation: str
+    reachable: bool
+    memory_bytes: int
+    cpus: float
+    instances: int
+    facts: list[FactView]
+
+
+class FindingView(View):
+    """One rule held against one cell."""
+
+    rule: str
+    """Such as ``eu.storage-and-processing``."""
+    verdict: Literal["satisfied", "violated", "unknown"]
+    reason: str
+
+
+class CandidateView(View):
+    """One cell that placement considered."""
+
+    cell: str
+    allowed: bool
+    reason: str
+    findings: list[FindingView]
+
+
+class WhyView(View):
+    """Why a service is where it is, or why it is nowhere."""
+
+    project: str
+    service: str
+    status: str
+    reason: str
+    message: str
+    policy: list[str]
+    candidates: list[CandidateView]
+    events: list["EventView"]
+
+
+class EventView(View):
+    """Something that happened to a service, newest last."""
+
+    at: float
+    subject: str
+    """Id of the object: a deployment, an instance, or the service itself."""
+    reason: str
+    message: str
+
+
+class LogLine(View):
+    """One line of output."""
+
+    at: float
+    source: Literal["build", "runtime", "egress", "platform"]
+    instance: str | None = None
+    stream: str = "stdout"
+    text: str
+
+
+class ExecView(View):
+    """How a command inside an instance ended; output is text, undecodable bytes replaced."""
+
+    instance: str
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+class PlannedService(View):
+    """What ``tram plan`` would change for one service, and where it may run."""
+
+    name: str
+    action: Literal["create", "update", "unchanged"]
+    changes: list[str]
+    candidates: list[CandidateView]
+    placeable: bool
+
+
+class PlanRequest(Request):
+    """Definitions as they would be deployed."""
+
+    services: dict[Name, DefinitionBody]
+
+
+class PlanView(View):
+    """Nothing was changed; this is what would."""
+
+    project: str
+    services: list[PlannedService]
+
+
+class ProjectView(View):
+    """A workspace of services."""
+
+    name: str
+    policy: list[str]
+    services: int
+    created_at: float
+
+
+class TokenView(View):
+    """A token without its secret."""
+
+    id: str
+    name: str
+    project: str | None
+    scope: str
+    created_at: float
+    expires_at: float | None
+    last_used_at: float | None = None
+
+
+class CreatedToken(TokenView):
+    """``token`` is shown this once; the platform keeps only its hash."""
+
+    token: str
+
+
+class ModelView(View):
+    """A model service as the inference API names it."""
+
+    name: str
+    project: str
+    status: str
+    url: str
+
+
+class PartView(View):
+    """One part of the platform."""
+
+    status: Literal["running", "starting", "stopped", "failed"]
+    pid: int | None = None
+    address: str | None = None
+    message: str = ""
+    started_at: float | None = None
+
+
+class StatusView(View):
+    """What ``tram status -o json`` prints."""
+
+    version: str
+    home: str
+    control_plane: PartView
+    gateway: PartView
+    cells: list[CellView]
+    services: dict[str, int]
+    """Number of services by status."""
+
+
+class SourceView(View):
+    """An uploaded archive."""
+
+    digest: str
+    size_bytes: int
+
+
+class Problem(View):
+    """An error as RFC 9457 problem details; ``code`` is one of ``base.errors``."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    path: str | None = None
+    """The field of the request that is wrong, as in ``services.hello.scaling.max``."""
+    log: str | None = None
+    """The tool's own last words, for failed builds."""
