@@ -87,5 +87,7 @@ class Instance:
     endpoint: str | None = None
     started_at: float | None = None
     ready_at: float | None = None
+    draining_since: float | None = None
     drain_until: float | None = None
+    """When requests in progress are cut; None while draining: never."""
     ended_at: float | None = None

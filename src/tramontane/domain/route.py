@@ -20,6 +20,8 @@ class Upstream:
     name: str
     endpoints: tuple[str, ...] | None
     """Unix socket paths, sorted; None while asleep. An empty tuple answers 503 at once."""
+    draining: tuple[str, ...] = ()
+    """Endpoints that get no new requests but whose requests in progress still count as load."""
 
 
 @dataclass(frozen=True, kw_only=True)
