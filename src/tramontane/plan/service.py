@@ -7,7 +7,8 @@ are derived from the rows, so a plan made again after a crash asks for the same 
 
 from dataclasses import dataclass
 
-from tramontane.domain.ids import InstanceId
+from tramontane.domain.deployment import DeploymentStatus
+from tramontane.domain.ids import DeploymentId, InstanceId
 from tramontane.domain.instance import LIVE, Instance, InstanceStatus
 from tramontane.domain.observation import ObservedStatus
 from tramontane.domain.route import EgressRoute, ServiceRoute
@@ -45,6 +46,8 @@ class ServicePlan:
     """What to write, then what to do; every effect may be repeated."""
 
     changes: Changes
+    build: tuple[DeploymentId, ...]
+    """The desired deployment, while it has no artifact yet."""
     start: tuple[Instance, ...]
     """Placed instances that their runtime does not know yet."""
     stop: tuple[Instance, ...]
@@ -73,6 +76,11 @@ def plan_service(context: Circumstances, egress_socket: str) -> ServicePlan:
         draft = phase(draft)
     return ServicePlan(
         changes=_changes(draft),
+        build=tuple(
+            each.id
+            for each in (draft.target,)
+            if each is not None and each.status is DeploymentStatus.BUILDING
+        ),
         start=tuple(
             each
             for each in draft.having(frozenset({InstanceStatus.ALLOCATED}))

@@ -1,0 +1,91 @@
+"""Turns deployments that are still source into ones with an artifact.
+
+Nudged by ``reconcile.services``; when a build ends, the service is nudged in turn. Building the
+same thing twice is harmless: artifacts are cached by content.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from tramontane.base.clock import Clock
+from tramontane.base.errors import TramontaneError
+from tramontane.base.nudges import NudgeQueue
+from tramontane.domain.artifact import Artifact
+from tramontane.domain.deployment import Deployment, DeploymentStatus
+from tramontane.domain.ids import DeploymentId, ServiceId
+
+log = logging.getLogger(__name__)
+
+WORKERS = 2
+
+
+class BuildMemory(Protocol):
+    """What this reconciler needs of the store."""
+
+    def read_deployment(self, deployment_id: DeploymentId) -> Deployment | None:
+        """Return the deployment, or None if it is gone."""
+        ...
+
+    def record_artifact(self, deployment_id: DeploymentId, artifact: Artifact) -> None:
+        """The build succeeded: the deployment waits for placement from now on."""
+        ...
+
+    def record_build_failure(
+        self, deployment_id: DeploymentId, reason: str, message: str, now: float
+    ) -> None:
+        """The build failed for good."""
+        ...
+
+
+MakeArtifact = Callable[[Deployment], Awaitable[Artifact]]
+"""Builds source or prepares a model; raises ``TramontaneError`` with what the user should know."""
+
+
+@dataclass(kw_only=True)
+class BuildReconciler:
+    """Builds what is waiting, a few at a time."""
+
+    store: BuildMemory
+    make_artifact: MakeArtifact
+    queue: NudgeQueue[DeploymentId]
+    services: NudgeQueue[ServiceId]
+    clock: Clock
+
+    async def run(self) -> None:
+        """Build until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(WORKERS):
+                group.create_task(self._work())
+
+    async def reconcile(self, deployment_id: DeploymentId) -> None:
+        """Build one deployment if it still needs it."""
+        deployment = await asyncio.to_thread(self.store.read_deployment, deployment_id)
+        if deployment is None or deployment.status is not DeploymentStatus.BUILDING:
+            return
+        try:
+            artifact = await self.make_artifact(deployment)
+        except TramontaneError as error:
+            await asyncio.to_thread(
+                self.store.record_build_failure,
+                deployment_id,
+                error.code,
+                error.message,
+                self.clock.now(),
+            )
+        else:
+            await asyncio.to_thread(self.store.record_artifact, deployment_id, artifact)
+        self.services.nudge(deployment.service_id)
+
+    async def _work(self) -> None:
+        while True:
+            deployment_id = await self.queue.take()
+            try:
+                await self.reconcile(deployment_id)
+            except Exception:
+                log.exception("building %s failed unexpectedly; it is tried again", deployment_id)
+                self.queue.nudge_in(deployment_id, 5.0)
+            finally:
+                self.queue.done(deployment_id)

@@ -1,0 +1,296 @@
+"""Moves every service towards what was asked: read, plan, write, act.
+
+Woken by nudges and by time; takes no other input; any step may be repeated after a crash. The
+reference piece for reconcilers (STYLE.md).
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tramontane.base.clock import Clock
+from tramontane.base.errors import Unsupported
+from tramontane.base.ids import IdFactory
+from tramontane.base.nudges import NudgeQueue
+from tramontane.domain.cell import Cell
+from tramontane.domain.ids import CellId, DeploymentId, InstanceId, ServiceId
+from tramontane.domain.instance import LIVE, Instance
+from tramontane.domain.observation import Observation, ObservedStatus
+from tramontane.domain.route import EgressRoute, Refusal, ServiceRoute
+from tramontane.domain.snapshot import Changes, ServiceSnapshot
+from tramontane.plan.draft import Circumstances
+from tramontane.plan.service import ServicePlan, plan_service
+from tramontane.reconcile.demand import DemandTracker
+from tramontane.reconcile.specs import InstancePaths, make_spec
+from tramontane.runtimes.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+SWEEP_S = 30.0
+"""Every service is looked at this often even if nobody nudged."""
+WORKERS = 8
+STOP_GRACE_S = 10.0
+"""From SIGTERM to SIGKILL; requests were drained before."""
+
+
+class Memory(Protocol):
+    """What this reconciler needs of the store."""
+
+    def list_service_ids(self) -> Sequence[ServiceId]:
+        """Return the ids of all services, deleted but unfinished ones included."""
+        ...
+
+    def read_snapshot(self, service_id: ServiceId, cells: Sequence[Cell]) -> ServiceSnapshot | None:
+        """Return the service and all that decisions about it depend on; None if it is gone."""
+        ...
+
+    def apply(self, service_id: ServiceId, expected_generation: int, changes: Changes) -> bool:
+        """Write the observed side; False, and nothing written, if the desired side has moved."""
+        ...
+
+    def finish_delete(self, service_id: ServiceId) -> None:
+        """Remove a deleted service's rows."""
+        ...
+
+
+class Routes(Protocol):
+    """What this reconciler needs of the gateway."""
+
+    def publish_service(self, route: ServiceRoute) -> None:
+        """Serve the route from now on, in place of the service's earlier one."""
+        ...
+
+    def remove_service(self, project: str, service: str) -> None:
+        """Serve the service no longer."""
+        ...
+
+    def publish_egress(self, route: EgressRoute) -> None:
+        """Open the service's way out."""
+        ...
+
+    def remove_egress(self, service_id: str) -> None:
+        """Close the service's way out."""
+        ...
+
+
+@dataclass(kw_only=True)
+class ServiceReconciler:
+    """One platform's services, with what its runtimes and its gateway report about them."""
+
+    store: Memory
+    runtimes: Mapping[CellId, Runtime]
+    cells: Sequence[Cell]
+    routes: Routes
+    demand: DemandTracker
+    queue: NudgeQueue[ServiceId]
+    builds: NudgeQueue[DeploymentId]
+    paths: InstancePaths
+    clock: Clock
+    ids: IdFactory
+    on_change: Callable[[ServiceId], None]
+    """Called after something about the service was written, for those who watch it."""
+
+    _observed: dict[InstanceId, Observation] = field(
+        init=False, default_factory=dict[InstanceId, Observation]
+    )
+    _owners: dict[InstanceId, ServiceId] = field(
+        init=False, default_factory=dict[InstanceId, ServiceId]
+    )
+    _promised: dict[ServiceId, dict[CellId, int]] = field(
+        init=False, default_factory=dict[ServiceId, dict[CellId, int]]
+    )
+    """Memory limits of live instances, in bytes."""
+    _published: dict[ServiceId, ServiceRoute] = field(
+        init=False, default_factory=dict[ServiceId, ServiceRoute]
+    )
+    _egress: dict[ServiceId, EgressRoute] = field(
+        init=False, default_factory=dict[ServiceId, EgressRoute]
+    )
+
+    async def adopt(self) -> None:
+        """Take over what runs, before anything is decided: call once, before ``run``.
+
+        Instances that no service owns (their rows never became durable, or are long gone) are
+        ended.
+        """
+        for cell_id, runtime in self.runtimes.items():
+            for observation in await runtime.inspect():
+                self._observed[observation.instance_id] = observation
+            known = await asyncio.to_thread(self._live_instances)
+            for instance_id in [each for each in self._observed if each not in known]:
+                log.info("removing instance %s in cell %s: nobody owns it", instance_id, cell_id)
+                await runtime.remove(instance_id)
+                del self._observed[instance_id]
+            self._owners.update(known)
+        for service_id in await asyncio.to_thread(self.store.list_service_ids):
+            await self.reconcile(service_id)
+
+    async def run(self) -> None:
+        """Reconcile until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for runtime in self.runtimes.values():
+                group.create_task(self._watch(runtime))
+            for _ in range(WORKERS):
+                group.create_task(self._work())
+            group.create_task(self._sweep())
+
+    async def reconcile(self, service_id: ServiceId) -> None:
+        """Look at one service once."""
+        snapshot = await asyncio.to_thread(self.store.read_snapshot, service_id, self.cells)
+        if snapshot is None:
+            self._forget(service_id)
+            return
+        now = self.clock.now()
+        context = Circumstances(
+            snapshot=snapshot,
+            observed=self._observed,
+            demand=self.demand.demand(service_id, now),
+            memory_used=self._memory_used(),
+            now=now,
+            ids=self.ids,
+        )
+        plan = plan_service(context, self.paths.egress(service_id))
+        generation = snapshot.service.generation
+        if not plan.changes.empty and not await asyncio.to_thread(
+            self.store.apply, service_id, generation, plan.changes
+        ):
+            self.queue.nudge(service_id)
+            return
+        if not plan.changes.empty:
+            self.on_change(service_id)
+        self._promise(snapshot, plan)
+        self.demand.keep_state(service_id, plan.scaling_state)
+        await self._carry_out(snapshot, plan)
+        if plan.look_again_at is not None:
+            self.queue.nudge_in(service_id, plan.look_again_at - self.clock.now())
+
+    async def _carry_out(self, snapshot: ServiceSnapshot, plan: ServicePlan) -> None:
+        service = plan.changes.service or snapshot.service
+        self._publish(service.id, plan)
+        for deployment_id in plan.build:
+            self.builds.nudge(deployment_id)
+        for instance in plan.start:
+            await self._start(snapshot, plan, instance)
+        for instance in plan.stop:
+            await self.runtimes[instance.cell_id].stop(instance.id, STOP_GRACE_S)
+        for instance_id in plan.forget:
+            cell_id = self._cell_of(snapshot, plan, instance_id)
+            await self.runtimes[cell_id].remove(instance_id)
+            self._observed.pop(instance_id, None)
+            self._owners.pop(instance_id, None)
+        if plan.finished:
+            await asyncio.to_thread(self.store.finish_delete, service.id)
+            self._forget(service.id)
+
+    async def _start(
+        self, snapshot: ServiceSnapshot, plan: ServicePlan, instance: Instance
+    ) -> None:
+        deployments = {each.id: each for each in (*snapshot.deployments, *plan.changes.deployments)}
+        spec = make_spec(
+            snapshot.service, deployments[instance.deployment_id], instance, self.paths
+        )
+        self._owners[instance.id] = instance.service_id
+        try:
+            await self.runtimes[instance.cell_id].start(spec)
+        except Unsupported as error:
+            self._observed[instance.id] = Observation(
+                instance_id=instance.id,
+                status=ObservedStatus.EXITED,
+                reason=error.code,
+                message=error.message,
+            )
+            self.queue.nudge(instance.service_id)
+        else:
+            self._observed.setdefault(
+                instance.id, Observation(instance_id=instance.id, status=ObservedStatus.STARTING)
+            )
+
+    def _publish(self, service_id: ServiceId, plan: ServicePlan) -> None:
+        if plan.egress != self._egress.get(service_id):
+            if plan.egress is not None:
+                self.routes.publish_egress(plan.egress)
+                self._egress[service_id] = plan.egress
+            else:
+                self.routes.remove_egress(service_id)
+                del self._egress[service_id]
+        route, published = plan.route, self._published.get(service_id)
+        if route != published:
+            if route is not None:
+                self.routes.publish_service(route)
+                self._published[service_id] = route
+            elif published is not None:
+                self.routes.remove_service(published.project, published.service)
+                del self._published[service_id]
+        target = route.target if route else None
+        if target is None or isinstance(target, Refusal) or target.endpoints is not None:
+            self.demand.settle(service_id)
+
+    async def _watch(self, runtime: Runtime) -> None:
+        async for observation in runtime.watch():
+            owner = self._owners.get(observation.instance_id)
+            if owner is None:
+                continue
+            if self._observed.get(observation.instance_id) != observation:
+                self._observed[observation.instance_id] = observation
+                self.queue.nudge(owner)
+
+    async def _work(self) -> None:
+        while True:
+            service_id = await self.queue.take()
+            try:
+                await self.reconcile(service_id)
+            except Exception:
+                # A fault in one service must not end the loop for all; time is the retry.
+                log.exception("reconciling service %s failed; it is tried again", service_id)
+                self.queue.nudge_in(service_id, 1.0)
+            finally:
+                self.queue.done(service_id)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            for service_id in await asyncio.to_thread(self.store.list_service_ids):
+                self.queue.nudge(service_id)
+
+    def _live_instances(self) -> dict[InstanceId, ServiceId]:
+        owners: dict[InstanceId, ServiceId] = {}
+        for service_id in self.store.list_service_ids():
+            snapshot = self.store.read_snapshot(service_id, self.cells)
+            if snapshot is not None:
+                owners.update({each.id: service_id for each in snapshot.instances})
+        return owners
+
+    def _memory_used(self) -> dict[CellId, int]:
+        used: Counter[CellId] = Counter()
+        for promised in self._promised.values():
+            used.update(promised)
+        return dict(used)
+
+    def _promise(self, snapshot: ServiceSnapshot, plan: ServicePlan) -> None:
+        instances = {each.id: each for each in (*snapshot.instances, *plan.changes.instances)}
+        memory = {each.id: each.definition.resources.memory_bytes for each in snapshot.deployments}
+        promised: Counter[CellId] = Counter()
+        for each in instances.values():
+            if each.status in LIVE:
+                promised[each.cell_id] += memory.get(each.deployment_id, 0)
+        if promised:
+            self._promised[snapshot.service.id] = dict(promised)
+        else:
+            self._promised.pop(snapshot.service.id, None)
+
+    @staticmethod
+    def _cell_of(snapshot: ServiceSnapshot, plan: ServicePlan, instance_id: InstanceId) -> CellId:
+        known = (*plan.changes.instances, *snapshot.instances)
+        return next(each.cell_id for each in known if each.id == instance_id)
+
+    def _forget(self, service_id: ServiceId) -> None:
+        published = self._published.pop(service_id, None)
+        if published is not None:
+            self.routes.remove_service(published.project, published.service)
+        if self._egress.pop(service_id, None) is not None:
+            self.routes.remove_egress(service_id)
+        self._promised.pop(service_id, None)
+        self.demand.forget(service_id)
