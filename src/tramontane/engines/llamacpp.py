@@ -1,0 +1,56 @@
+"""llama.cpp as an engine: from a GGUF file to what a runtime must run. Pure.
+
+Called when a deployment's source is a model. The server is the native one of ``xllamacpp``; it
+speaks the OpenAI API on a Unix socket, so that the gateway reaches it without a hop between.
+"""
+
+from dataclasses import dataclass
+
+from tramontane.domain.artifact import Artifact, Listen, Mount
+from tramontane.domain.definition import Probe, ProbeKind
+
+MODEL = "/models/model.gguf"
+"""Where the weights are inside the sandbox."""
+ENGINE = "/engine"
+HEALTH = Probe(kind=ProbeKind.HTTP, path="/health", grace_s=120.0)
+"""The server answers 503 there while it loads the weights, then 200."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFiles:
+    """What of this machine the engine needs: found by ``processes``, mounted read-only."""
+
+    python: str
+    """The interpreter, as a path inside the sandbox."""
+    python_mounts: tuple[Mount, ...]
+    library: str
+    """Directory of the ``xllamacpp`` package."""
+    program: str
+    """``engines/llamacpp_server.py``: run alone, so that no other package is loaded or shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """One GGUF file on this machine."""
+
+    path: str
+    digest: str
+    """``sha256:…`` of its content."""
+
+
+def make_artifact(weights: Weights, files: EngineFiles, alias: str) -> Artifact:
+    """Return how to serve ``weights`` under the model name ``alias``."""
+    return Artifact(
+        digest=weights.digest,
+        language="gguf",
+        # -S and -E: neither site-packages nor the environment decide what is imported.
+        command=(files.python, "-S", "-E", f"{ENGINE}/serve.py", MODEL, alias),
+        directory="/",
+        mounts=(
+            *files.python_mounts,
+            Mount(source=files.library, target=f"{ENGINE}/xllamacpp"),
+            Mount(source=files.program, target=f"{ENGINE}/serve.py"),
+            Mount(source=weights.path, target=MODEL),
+        ),
+        listen=Listen.UNIX,
+    )
