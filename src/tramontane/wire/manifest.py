@@ -1,0 +1,282 @@
+"""``tramontane.yaml``: what a user keeps beside the source, and what it asks of the platform.
+
+``read_manifest`` turns the file into services whose definitions lack only their source, which the
+caller adds once it is packed. Every mistake is one ``InvalidRequest`` that lists all problems,
+each with its path, what was expected and what was given. Called by the command line.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, cast
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from tramontane.base.errors import InvalidRequest
+from tramontane.wire.manifest_form import ManyForm, ServiceForm, SingleForm
+from tramontane.wire.manifest_problems import (
+    Problem,
+    form_problem,
+    invalid,
+    kind_of,
+    limit_problem,
+)
+from tramontane.wire.schemas import (
+    DefinitionBody,
+    DirectorySourceBody,
+    ModelSourceBody,
+    Name,
+)
+from tramontane.wire.strict_yaml import Path, load_yaml, quoted
+
+MANIFEST_NAME = "tramontane.yaml"
+SCHEMA_FILE = "tramontane.schema.json"
+_NO_SOURCE = DirectorySourceBody(digest="sha256:" + "0" * 64)
+
+
+@dataclass(frozen=True)
+class ManifestService:
+    """One service of a manifest; ``name`` None means: named by the caller."""
+
+    name: str | None
+    definition: DefinitionBody
+    """With the model as its source, or with a source that ``with_source`` replaces."""
+
+    @property
+    def needs_source(self) -> bool:
+        """Whether a directory must be packed for this service."""
+        return isinstance(self.definition.source, DirectorySourceBody)
+
+    def with_source(self, digest: str) -> DefinitionBody:
+        """Return the definition for this uploaded archive; a model needs none."""
+        if not self.needs_source:
+            return self.definition
+        return self.definition.model_copy(update={"source": DirectorySourceBody(digest=digest)})
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What one file asks for."""
+
+    project: str | None
+    services: tuple[ManifestService, ...]
+
+
+def read_manifest(raw: bytes, file_name: str = MANIFEST_NAME) -> Manifest:
+    """Return what the file asks for. Raises nothing but ``InvalidRequest``."""
+    document = load_yaml(raw, file_name, _is_text)
+    if document is None:
+        raise InvalidRequest(f"{file_name} is empty: see docs/manifest.md", path=file_name)
+    if not isinstance(document, dict):
+        raise InvalidRequest(
+            f"{file_name}: expected keys such as `name: hello`, got {kind_of(document)}",
+            path=file_name,
+        )
+    value = cast("dict[str, Any]", document)
+    many = "services" in value
+    form, problems = _check_form(value, ManyForm if many else SingleForm)
+    services: list[ManifestService] = []
+    project: str | None = None
+    if form is not None:
+        project = form.project
+        services = _services(form, problems)
+    if problems:
+        raise invalid(file_name, problems)
+    return Manifest(project=project, services=tuple(services))
+
+
+def manifest_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the file as shipped, for editors."""
+    text = resources.files("tramontane.wire").joinpath(SCHEMA_FILE).read_text(encoding="utf-8")
+    return cast("dict[str, Any]", json.loads(text))
+
+
+def make_manifest_schema() -> dict[str, Any]:
+    """Return the JSON Schema as the models give it; a test holds the shipped file to it."""
+    schema = TypeAdapter[Any](SingleForm | ManyForm).json_schema()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": MANIFEST_NAME,
+        **schema,
+    }
+
+
+def _is_text(path: Path) -> bool:
+    """Environment values stay as written: ``1.10`` is a version, ``NO`` a country."""
+    match path:
+        case ("env", _) | ("services", _, "env", _):
+            return True
+        case _:
+            return False
+
+
+def _check_form(
+    value: dict[str, Any], form: type[SingleForm] | type[ManyForm]
+) -> tuple[SingleForm | ManyForm | None, list[Problem]]:
+    """Return the form of what is right in the file, and what is wrong with the rest.
+
+    Wrong parts are taken out and the rest is checked on, so that one run shows all mistakes.
+    """
+    problems: list[Problem] = []
+    while True:
+        try:
+            return form.model_validate(value), problems
+        except ValidationError as error:
+            details = _details(error)
+        # What is missing in the second round was taken out by the first.
+        problems.extend(
+            form_problem(each, form)
+            for each in details
+            if each["type"] != "missing" or not problems
+        )
+        pruned = _without(value, [each["loc"] for each in details])
+        if pruned == value:
+            return None, problems
+        value = pruned
+
+
+def _without(value: dict[str, Any], paths: Iterable[Sequence[str | int]]) -> dict[str, Any]:
+    """Return the document without the parts at these paths; the original stays whole."""
+    for path in paths:
+        value = _without_one(value, path)
+    return value
+
+
+def _without_one(value: dict[str, Any], path: Sequence[str | int]) -> dict[str, Any]:
+    if not path:
+        return value
+    result = dict(value)
+    step, rest = str(path[0]), path[1:]
+    inside = result.get(step)
+    # An error inside a list takes the whole list out: positions must not shift.
+    if isinstance(inside, dict) and rest and isinstance(rest[0], str):
+        result[step] = _without_one(cast("dict[str, Any]", inside), rest)
+    else:
+        result.pop(step, None)
+    return result
+
+
+# --- from the form to the wire -----------------------------------------------------------------
+
+
+def _services(form: SingleForm | ManyForm, problems: list[Problem]) -> list[ManifestService]:
+    if form.project is not None:
+        _check_name("project", form.project, problems)
+    if isinstance(form, SingleForm):
+        if form.name is not None:
+            _check_name("name", form.name, problems)
+        definition = _definition(form, (), "", problems)
+        return [] if definition is None else [ManifestService(form.name, definition)]
+    if not form.services:
+        problems.append(Problem("services", "expected at least one service, got none"))
+    found: list[ManifestService] = []
+    for name, service in form.services.items():
+        _check_name(f"services.{quoted(name)}", name, problems)
+        shared = tuple(form.policy)
+        definition = _definition(service, shared, f"services.{quoted(name)}", problems)
+        if definition is not None:
+            found.append(ManifestService(name, definition))
+    return found
+
+
+def _check_name(path: str, name: str, problems: list[Problem]) -> None:
+    try:
+        TypeAdapter[str](Name).validate_python(name)
+    except ValidationError:
+        problems.append(
+            Problem(
+                path,
+                "expected a name of lower-case letters, digits and hyphens (at most 40, a letter "
+                f'first), got "{quoted(name)}"',
+            )
+        )
+
+
+def _definition(
+    form: ServiceForm, shared_policy: Sequence[str], prefix: str, problems: list[Problem]
+) -> DefinitionBody | None:
+    body, own_problems = _body(form, shared_policy)
+    definition = None
+    try:
+        definition = DefinitionBody.model_validate(body)
+    except ValidationError as error:
+        own_problems.extend(limit_problem(each) for each in _details(error))
+    problems.extend(
+        Problem(f"{prefix}.{each.path}" if prefix else each.path, each.text)
+        for each in own_problems
+    )
+    return None if own_problems else definition
+
+
+def _body(form: ServiceForm, shared_policy: Sequence[str]) -> tuple[dict[str, Any], list[Problem]]:
+    problems: list[Problem] = []
+    kind = form.kind or ("web" if form.model is None else "model")
+    if kind == "model" and form.model is None:
+        problems.append(Problem("model", "is missing; a service of kind model names its weights"))
+    if kind != "model" and form.model is not None:
+        problems.append(Problem("kind", f'expected model, since one is named, got "{kind}"'))
+    source = _NO_SOURCE if form.model is None else ModelSourceBody.model_construct(model=form.model)
+    scaling = _given(
+        min=form.scale.min,
+        max=form.scale.max,
+        concurrency=form.scale.concurrency,
+        idle_s=form.scale.idle,
+    )
+    low, high = form.scale.min, form.scale.max
+    if low is not None and high is not None and low > high:
+        problems.append(Problem("scale.min", f"expected at most scale.max ({high}), got {low}"))
+    elif low is not None and high is None:
+        scaling["max"] = max(low, 5)
+    body = _given(
+        kind=kind,
+        source=source.model_dump(),
+        build=_given(
+            language=form.build.language, command=form.build.command, root=form.build.root
+        ),
+        command=form.run,
+        environment=form.env,
+        policy=list(dict.fromkeys([*shared_policy, *form.policy])),
+        probe=_given(
+            path=form.probe.path,
+            grace_s=form.probe.grace,
+            interval_s=form.probe.interval,
+            timeout_s=form.probe.timeout,
+            failures_max=form.probe.failures,
+        ),
+        scaling=scaling,
+        resources=_given(
+            memory_bytes=form.resources.memory,
+            cpus=form.resources.cpu,
+            processes_max=form.resources.processes,
+        ),
+        egress=[egress_body(each) for each in form.egress],
+        drain_s=form.drain,
+    )
+    return body, problems
+
+
+def _given(**values: object) -> dict[str, Any]:
+    """Return what is not None: for the rest the API's defaults hold."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def egress_body(text: str) -> dict[str, Any]:
+    """Return the wire form of ``host`` or ``host:port``; the API's limits are not applied here."""
+    host, colon, port = text.rpartition(":")
+    if colon and port.isascii() and port.isdigit() and len(port) <= 9:
+        return {"host": host.lower(), "port": int(port)}
+    return {"host": text.lower()}
+
+
+def checked_definition(body: dict[str, Any], what: str) -> DefinitionBody:
+    """Return the definition, or say which value of ``what`` is out of its limits."""
+    try:
+        return DefinitionBody.model_validate(body)
+    except ValidationError as error:
+        raise invalid(what, [limit_problem(each) for each in _details(error)]) from error
+
+
+def _details(error: ValidationError) -> list[ErrorDetails]:
+    return error.errors(include_url=False, include_context=True)

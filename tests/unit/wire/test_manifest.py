@@ -1,0 +1,211 @@
+"""The manifest: what it accepts, and that every mistake is one clear error."""
+
+import json
+
+import jsonschema_rs
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tramontane.base.errors import InvalidRequest
+from tramontane.wire.manifest import (
+    checked_definition,
+    make_manifest_schema,
+    manifest_schema,
+    read_manifest,
+)
+from tramontane.wire.schemas import ModelSourceBody
+
+FULL = b"""
+project: shop
+policy: eu
+services:
+  web:
+    run: python app.py
+    build: {language: python, command: make, root: web}
+    env: {COUNTRY: NO, PORT: 8080, VERSION: 1.10, EMPTY: }
+    policy: [gdpr, eu]
+    probe: {path: /health, grace: 2m, interval: 15s, timeout: 500ms, failures: 5}
+    scale: {min: 1, max: 8, concurrency: 2.5, idle: 1h30m}
+    resources: {memory: 512MiB, cpu: 0.5, processes: 64}
+    egress: [api.example.com, "*.Example.org:8443"]
+    drain: 45
+  chat:
+    model: tiny
+"""
+
+
+def message(raw: bytes) -> str:
+    with pytest.raises(InvalidRequest) as caught:
+        read_manifest(raw)
+    return caught.value.message
+
+
+def test_full_manifest() -> None:
+    manifest = read_manifest(FULL)
+    web, chat = manifest.services
+    assert manifest.project == "shop"
+    assert (web.name, web.needs_source, chat.needs_source) == ("web", True, False)
+    body = web.with_source("sha256:" + "a" * 64)
+    assert body.model_dump(exclude={"source"}) == {
+        "kind": "web",
+        "build": {"language": "python", "command": "make", "root": "web"},
+        "command": "python app.py",
+        "environment": {"COUNTRY": "NO", "PORT": "8080", "VERSION": "1.10", "EMPTY": ""},
+        "policy": ["eu", "gdpr"],
+        "probe": {
+            "path": "/health",
+            "grace_s": 120.0,
+            "interval_s": 15.0,
+            "timeout_s": 0.5,
+            "failures_max": 5,
+        },
+        "scaling": {"min": 1, "max": 8, "concurrency": 2.5, "idle_s": 5400.0},
+        "resources": {"memory_bytes": 512 * 1024**2, "cpus": 0.5, "processes_max": 64},
+        "egress": [
+            {"host": "api.example.com", "port": 443},
+            {"host": "*.example.org", "port": 8443},
+        ],
+        "drain_s": 45.0,
+    }
+    assert chat.definition.kind == "model"
+    assert chat.definition.source == ModelSourceBody(model="tiny")
+    assert chat.definition.policy == ["eu"]
+
+
+def test_short_forms() -> None:
+    (service,) = read_manifest(b"policy: NO\nprobe: /up\nscale: {min: 9}\nname: on").services
+    assert service.name == "on"
+    assert service.definition.policy == ["NO"]
+    assert service.definition.probe.path == "/up"
+    # More than the usual maximum, so the maximum follows.
+    assert service.definition.scaling.max == 9
+
+
+def test_service_named_env_keeps_its_numbers() -> None:
+    (service,) = read_manifest(b"services: {env: {drain: 7, env: {A: 1}}}").services
+    assert service.definition.drain_s == 7
+    assert service.definition.environment == {"A": "1"}
+
+
+def test_all_problems_at_once() -> None:
+    raw = b"""
+services:
+  web:
+    scal: {min: 1}
+    scale: {min: x, max: 9999, idle: 5x}
+    egress: [ok.example, "bad host"]
+  Bad: {model: tiny, kind: web}
+"""
+    assert message(raw).splitlines() == [
+        "tramontane.yaml: 7 problems",
+        '  services.web.scale.min: expected a whole number, got "x"',
+        "  services.web.scale.idle: expected a duration such as 30s, 5m or 1h30m, or a number of "
+        'seconds, got "5x"',
+        "  services.web.scal: unknown key; did you mean scale?",
+        "  services.web.scale.max: expected at most 1000, got the number 9999",
+        "  services.web.egress[1]: expected a host such as api.example.com or "
+        '*.example.org:8443, got "bad host"',
+        "  services.Bad: expected a name of lower-case letters, digits and hyphens (at most 40, a "
+        'letter first), got "Bad"',
+        '  services.Bad.kind: expected model, since one is named, got "web"',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "part"),
+    [
+        (b"", "is empty"),
+        (b"- 1", "expected keys such as `name: hello`, got a list"),
+        (b"scale:\n\tmin: 1", "line 2: a tab where YAML wants spaces"),
+        (b"\xff\xfe", "not UTF-8 text (byte 0)"),
+        (b"name: a\nname: b", "line 2: name is given twice"),
+        (b"<<: {name: a}", "merge keys"),
+        (b"build: &b [*b]", "*b has no anchor"),
+        (b"name: !!python/object:os.system x", "is not supported: remove it"),
+        (b"name: a\n---\nname: b", "several documents"),
+        (b'name: "\\ud800"', "surrogate"),
+        (b"name: \x00", "not YAML"),
+        (b"? [a]\n: b", "a key must be a word"),
+        (b"name: 12", "name: expected text, got the number 12"),
+        (b"kind: model", "model: is missing"),
+        (b"kind: jobb", "kind: expected one of web, worker, job, model or function"),
+        (b"services: {}", "services: expected at least one service"),
+        (b"services: {web: }", "services.web: expected keys with values, got nothing"),
+        (b"scale: {min: 6, max: 2}", "scale.min: expected at most scale.max (2), got 6"),
+        (b"scale: {concurrency: 1e999}", "scale.concurrency: expected at most 100000"),
+        (b"resources: {memory: 1KiB}", "resources.memory: expected at least 16MiB"),
+        (b"env: {1x: 2}", "env.1x: expected a variable name"),
+        (b"services: {web: {scal: {}}}", "services.web.scal: unknown key; did you mean scale?"),
+        (b"a: " + b"{a: " * 200, "nested deeper"),
+        (b"#" * (1024 * 1024 + 1), "larger than 1 MiB"),
+    ],
+)
+def test_mistakes(raw: bytes, part: str) -> None:
+    assert part in message(raw)
+
+
+def test_alias_bomb() -> None:
+    lines = ["a0: &a0 [x,x,x,x,x,x,x,x,x,x]"]
+    for i in range(1, 12):
+        lines.append(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]")
+    assert "aliases counted in full" in message("\n".join(lines).encode())
+
+
+KEYS = st.sampled_from(
+    [
+        *("name project kind model build run env policy probe scale resources egress drain").split(),
+        *("services min max idle path grace memory cpu language root web x").split(),
+    ]
+)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["5m", "1GB", "NO", "tiny", "eu", "a.example:44", "-1s"])
+)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4)
+)
+
+
+def check(raw: bytes) -> None:
+    try:
+        manifest = read_manifest(raw)
+    except InvalidRequest as error:
+        assert error.message
+        error.message.encode()
+    else:
+        for service in manifest.services:
+            body = service.with_source("sha256:" + "0" * 64)
+            again = checked_definition(json.loads(body.model_dump_json()), "again")
+            assert again == body
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=6))
+@settings(deadline=None)
+def test_any_document_is_read_or_refused(document: dict[str, object]) -> None:
+    check(yaml.safe_dump(document).encode())
+
+
+@given(st.binary(max_size=60) | st.text(alphabet="ab:-*&!?[]{}\"'#|>%@\n \t0\\", max_size=60))
+@settings(deadline=None)
+def test_any_bytes_are_read_or_refused(raw: bytes | str) -> None:
+    check(raw if isinstance(raw, bytes) else raw.encode())
+
+
+def test_shipped_schema_is_in_step() -> None:
+    assert manifest_schema() == make_manifest_schema(), (
+        "write make_manifest_schema() to src/tramontane/wire/tramontane.schema.json"
+    )
+
+
+def test_schema_agrees_with_the_reader() -> None:
+    validator = jsonschema_rs.validator_for(manifest_schema())
+    assert validator.is_valid(yaml.safe_load(FULL.replace(b"EMPTY: ", b"EMPTY: ''")))
+    assert validator.is_valid({"name": "a", "policy": "eu", "scale": {"idle": "5m"}})
+    assert not validator.is_valid({"name": "a", "scal": {}})
+    assert not validator.is_valid({"scale": {"idle": "5x"}})
