@@ -29,7 +29,7 @@ bench: install  ## Side-by-side benchmarks: make bench [ONLY=wake]
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
 
 lock: install  ## Choose dependency versions anew
-	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade pyproject.toml -o requirements/product.lock
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade --extra demo --extra postgresql pyproject.toml -o requirements/product.lock
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade requirements/dev.in -o requirements/dev.lock
 
 clean:  ## Remove what the commands above made

@@ -4,6 +4,10 @@
 ``xllamacpp``, hence no imports from Tramontane here. Arguments: the weights and the model's name.
 """
 
+# xllamacpp is a compiled module without type information.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportMissingTypeStubs=false
+# pyright: reportAttributeAccessIssue=false, reportUnknownArgumentType=false
+
 import os
 import signal
 import sys
