@@ -1,10 +1,11 @@
-"""First phase of a plan: take what the runtimes report into the rows.
+"""First phases of a plan: take what builds and runtimes report into the rows.
 
 Nothing is decided here but the obvious: what has ended has ended, what is ready is healthy.
 """
 
 from dataclasses import replace
 
+from tramontane.domain.deployment import DeploymentStatus
 from tramontane.domain.instance import Instance, InstanceStatus
 from tramontane.domain.observation import Observation, ObservedStatus
 from tramontane.plan.draft import Draft
@@ -13,6 +14,16 @@ FAILURES_FORGIVEN_AFTER_S = 60.0
 """An instance that was ready for this long has proved that the service can start."""
 START_ATTEMPTS = 2
 """A new deployment whose instances end this often before one is ready has failed."""
+
+
+def accept_builds(draft: Draft) -> Draft:
+    """Return the draft with every deployment that has its artifact now waiting for a place."""
+    for deployment in draft.deployments.values():
+        if deployment.status is DeploymentStatus.BUILDING and deployment.artifact is not None:
+            draft = draft.move_deployment(
+                deployment, DeploymentStatus.PENDING, "built", f"built {deployment.artifact.digest}"
+            )
+    return draft
 
 
 def fold_observations(draft: Draft) -> Draft:

@@ -16,7 +16,7 @@ from tramontane.domain.service import Service
 from tramontane.domain.snapshot import Changes
 from tramontane.plan.conclusion import conclude
 from tramontane.plan.draft import Circumstances, Draft, Phase
-from tramontane.plan.observing import fold_observations
+from tramontane.plan.observing import accept_builds, fold_observations
 from tramontane.plan.rollout import (
     back_off,
     end_drained,
@@ -29,6 +29,7 @@ from tramontane.plan.routing import egress_of, renew_name, route_of
 from tramontane.plan.scaling import ScalingState
 
 PHASES: tuple[Phase, ...] = (
+    accept_builds,
     fold_observations,
     judge_cells,
     evict_forbidden,

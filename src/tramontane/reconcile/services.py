@@ -47,7 +47,7 @@ class Memory(Protocol):
         """Return the service and all that decisions about it depend on; None if it is gone."""
         ...
 
-    def apply(self, service_id: ServiceId, expected_generation: int, changes: Changes) -> bool:
+    def apply(self, changes: Changes, service_id: ServiceId, expected_generation: int) -> bool:
         """Write the observed side; False, and nothing written, if the desired side has moved."""
         ...
 
@@ -155,7 +155,7 @@ class ServiceReconciler:
         plan = plan_service(context, self.paths.egress(service_id))
         generation = snapshot.service.generation
         if not plan.changes.empty and not await asyncio.to_thread(
-            self.store.apply, service_id, generation, plan.changes
+            self.store.apply, plan.changes, service_id, generation
         ):
             self.queue.nudge(service_id)
             return

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tests.unit.plan.world import CELL, START, World, definition
+from tests.unit.plan.world import ARTIFACT, CELL, START, World, definition
 from tramontane.domain.cell import EvidenceLevel, Fact
 from tramontane.domain.definition import Scaling
 from tramontane.domain.deployment import DeploymentStatus
@@ -36,8 +36,7 @@ def test_a_first_deployment_starts_one_instance_and_serves() -> None:
     assert isinstance(world.target, Refusal)
     assert world.target.code == "building"
     world.deployments = {
-        key: replace(each, status=DeploymentStatus.PENDING)
-        for key, each in world.deployments.items()
+        key: replace(each, artifact=ARTIFACT) for key, each in world.deployments.items()
     }
     world.look()
     assert isinstance(world.target, Upstream)
