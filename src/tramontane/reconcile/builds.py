@@ -29,14 +29,14 @@ class BuildMemory(Protocol):
         """Return the deployment, or None if it is gone."""
         ...
 
-    def record_artifact(self, deployment_id: DeploymentId, artifact: Artifact) -> None:
-        """The build succeeded: the deployment waits for placement from now on."""
+    def record_artifact(self, deployment_id: DeploymentId, artifact: Artifact) -> bool:
+        """The build succeeded; False if the deployment is gone."""
         ...
 
     def record_build_failure(
         self, deployment_id: DeploymentId, reason: str, message: str, now: float
-    ) -> None:
-        """The build failed for good."""
+    ) -> bool:
+        """The build failed for good; False if the deployment is gone or moved on."""
         ...
 
 

@@ -43,7 +43,9 @@ class Memory(Protocol):
         """Return the ids of all services, deleted but unfinished ones included."""
         ...
 
-    def read_snapshot(self, service_id: ServiceId, cells: Sequence[Cell]) -> ServiceSnapshot | None:
+    def read_snapshot(
+        self, service_id: ServiceId, cells: Sequence[Cell] | None = None
+    ) -> ServiceSnapshot | None:
         """Return the service and all that decisions about it depend on; None if it is gone."""
         ...
 
@@ -51,8 +53,8 @@ class Memory(Protocol):
         """Write the observed side; False, and nothing written, if the desired side has moved."""
         ...
 
-    def finish_delete(self, service_id: ServiceId) -> None:
-        """Remove a deleted service's rows."""
+    def finish_delete(self, service_id: ServiceId) -> bool:
+        """Remove a deleted service's rows; False while instances live."""
         ...
 
 
