@@ -1,0 +1,172 @@
+"""The tables, as SQLAlchemy Core knows them: every statement of the store is built from these.
+
+``migrations`` is what really makes them in a database; a test holds the two against each other.
+Column names equal the field names of the domain's dataclasses, so a row is a value with its enums
+and JSON still to be read (``store.rows``). JSON is kept as text: nothing here is searched inside.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+METADATA = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_N_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+PROJECTS = Table(
+    "projects",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("policy", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+SERVICES = Table(
+    "services",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, ForeignKey("projects.name"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("desired_deployment", Text),
+    Column("desired_instances", Integer),
+    Column("sleep_requested", Boolean, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("deleted", Boolean, nullable=False),
+    Column("serving_deployment", Text),
+    Column("status", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("route_generation", BigInteger, nullable=False),
+    Column("wake_failures", Integer, nullable=False),
+    Column("retry_at", Double),
+    UniqueConstraint("project", "name"),
+)
+
+DEPLOYMENTS = Table(
+    "deployments",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("service_id", Text, ForeignKey("services.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("definition", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("artifact", Text),
+    Column("status", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("start_failures", Integer, nullable=False),
+    # A superseded deployment keeps this, so that a rollback finds the last one that worked.
+    Column("was_healthy", Boolean, nullable=False),
+    UniqueConstraint("service_id", "number"),
+)
+
+INSTANCES = Table(
+    "instances",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("service_id", Text, ForeignKey("services.id", ondelete="CASCADE"), nullable=False),
+    Column("deployment_id", Text, nullable=False),
+    Column("cell_id", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("pid", BigInteger),
+    Column("endpoint", Text),
+    Column("started_at", Double),
+    Column("ready_at", Double),
+    Column("drain_until", Double),
+    Column("ended_at", Double),
+    Index(None, "service_id", "status"),
+)
+
+EVENTS = Table(
+    "events",
+    METADATA,
+    Column(
+        "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    ),
+    Column("service_id", Text, ForeignKey("services.id", ondelete="CASCADE"), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Index(None, "service_id", "id"),
+)
+
+CELLS = Table(
+    "cells",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("runtime", Text, nullable=False),
+    Column("isolation", Text, nullable=False),
+    Column("memory_bytes", BigInteger, nullable=False),
+    Column("cpus", Double, nullable=False),
+    Column("facts", Text, nullable=False),
+    Column("reachable", Boolean, nullable=False),
+)
+
+TOKENS = Table(
+    "tokens",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("project", Text),
+    Column("scope", Integer, nullable=False),
+    Column("token_hash", Text, nullable=False, unique=True),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("revoked", Boolean, nullable=False),
+    Column("last_used_at", Double),
+)
+
+REQUESTS = Table(
+    "requests",
+    METADATA,
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("result", Text, nullable=False),
+    Column("created_at", Double, nullable=False, index=True),
+)
+
+SOURCES = Table(
+    "sources",
+    METADATA,
+    Column("digest", Text, primary_key=True),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+SETTINGS = Table(
+    "settings",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+LEASES = Table(
+    "leases",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("expires_at", Double, nullable=False),
+)
