@@ -1,0 +1,144 @@
+"""Reads what builds, instances and the gateway's egress wrote, for ``tram logs``.
+
+All of it is lines of JSON in files, so it survives every restart and is followed by looking for
+more. The control plane hands a ``LogFiles`` to the API.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tramontane.domain.ids import ServiceId
+from tramontane.wire.schemas import LogLine
+
+LogSource = Literal["build", "runtime", "egress", "platform"]
+FOLLOW_S = 0.25
+READ_MAX = 256 * 1024
+
+
+@dataclass
+class _Cursor:
+    """How far one file has been read, whatever it is called now: rotation only renames."""
+
+    path: Path
+    source: LogSource
+    instance: str | None
+    offset: int = 0
+    rest: bytes = b""
+
+    def read(self) -> Iterator[LogLine]:
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                while chunk := file.read(READ_MAX):
+                    self.offset += len(chunk)
+                    *lines, self.rest = (self.rest + chunk).split(b"\n")
+                    for line in lines:
+                        parsed = _parse(line, self.source, self.instance)
+                        if parsed is not None:
+                            yield parsed
+        except FileNotFoundError:
+            return
+
+
+def _parse(line: bytes, source: LogSource, instance: str | None) -> LogLine | None:
+    try:
+        value = json.loads(line)
+        return LogLine(
+            at=float(value["at"]),
+            source=source,
+            instance=instance,
+            stream=str(value.get("stream", "stdout")),
+            text=str(value["text"]),
+        )
+    except (ValueError, KeyError, TypeError):
+        # The last line of a process that was killed may be half a line.
+        return None
+
+
+@dataclass(kw_only=True)
+class LogFiles:
+    """The log files below one directory: ``<logs>/<service id>/…``."""
+
+    logs: Path
+    follow_s: float = FOLLOW_S
+    _sources: tuple[tuple[str, LogSource], ...] = field(
+        init=False,
+        default=((".build.log", "build"), (".egress.log", "egress"), (".log", "runtime")),
+    )
+
+    async def read(
+        self,
+        service_id: ServiceId,
+        sources: Sequence[LogSource],
+        *,
+        since: float | None = None,
+        instance: str | None = None,
+        tail: int | None = None,
+        follow: bool = False,
+    ) -> AsyncIterator[LogLine]:
+        """Yield lines in the order of their time, then, with ``follow``, new ones as they come."""
+        cursors: dict[int, _Cursor] = {}
+        lines = await asyncio.to_thread(self._poll, service_id, cursors)
+        lines = [each for each in lines if _wanted(each, sources, since, instance)]
+        for line in lines[-tail:] if tail is not None else lines:
+            yield line
+        while follow:
+            await asyncio.sleep(self.follow_s)
+            for line in await asyncio.to_thread(self._poll, service_id, cursors):
+                if _wanted(line, sources, since, instance):
+                    yield line
+
+    def _poll(self, service_id: ServiceId, cursors: dict[int, _Cursor]) -> list[LogLine]:
+        for inode, path in _files(self.logs / service_id):
+            if inode in cursors:
+                cursors[inode].path = path
+            else:
+                source, instance = self._describe(path)
+                cursors[inode] = _Cursor(path, source, instance)
+        found = [line for cursor in cursors.values() for line in cursor.read()]
+        return sorted(found, key=lambda line: line.at)
+
+    def _describe(self, path: Path) -> tuple[LogSource, str | None]:
+        name = path.name
+        for suffix, source in self._sources:
+            if suffix in name:
+                owner = name.split(suffix, 1)[0]
+                return source, owner if source == "runtime" else None
+        return "platform", None
+
+
+def _files(directory: Path) -> list[tuple[int, Path]]:
+    try:
+        return [(path.stat().st_ino, path) for path in directory.glob("*.log*")]
+    except OSError:
+        # Rotated or removed between listing and looking: the next poll sees it right.
+        return []
+
+
+def _wanted(
+    line: LogLine, sources: Sequence[LogSource], since: float | None, instance: str | None
+) -> bool:
+    return (
+        (not sources or line.source in sources)
+        and (since is None or line.at >= since)
+        and (instance is None or line.instance == instance)
+    )
+
+
+class LogWriter:
+    """Appends lines in the same form: for what the control plane runs itself, such as builds."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        self._path = path
+
+    def write(self, text: str, at: float, stream: str = "stdout") -> None:
+        """Append one line, whole; ``at`` is in seconds since the epoch."""
+        line = json.dumps({"at": at, "stream": stream, "text": text}, ensure_ascii=False)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
