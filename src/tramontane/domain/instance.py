@@ -71,19 +71,6 @@ LIVE = frozenset(
 """Statuses in which something of the instance may still exist in its cell."""
 
 
-def may_become(before: InstanceStatus, after: InstanceStatus) -> bool:
-    """Return whether steps of ``INSTANCE_TRANSITIONS`` lead from one status to the other.
-
-    Several steps can fall into one look at an instance: placed, started and ready.
-    """
-    seen, ahead = {before}, [before]
-    while ahead:
-        for status in INSTANCE_TRANSITIONS[ahead.pop()] - seen:
-            seen.add(status)
-            ahead.append(status)
-    return after in seen
-
-
 @dataclass(frozen=True, kw_only=True)
 class Instance:
     """``endpoint`` is the Unix socket on the cell's machine where the gateway reaches it."""

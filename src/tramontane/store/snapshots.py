@@ -14,7 +14,8 @@ from tramontane.domain.deployment import DEPLOYMENT_TRANSITIONS, Deployment, Dep
 from tramontane.domain.ids import DeploymentId, ServiceId
 from tramontane.domain.instance import INSTANCE_TRANSITIONS, LIVE, Instance, InstanceStatus
 from tramontane.domain.service import Service
-from tramontane.domain.snapshot import Changes, ServiceSnapshot
+from tramontane.domain.snapshot import Changes, Event, ServiceSnapshot
+from tramontane.domain.transitions import leads_to
 from tramontane.store.events import add_events
 from tramontane.store.part import Part
 from tramontane.store.records import LIVE_STATUSES
@@ -99,6 +100,48 @@ class Snapshots(Part):
             )
             return result.rowcount == 1
 
+    def record_build_failure(
+        self, deployment_id: DeploymentId, reason: str, message: str, now: float
+    ) -> bool:
+        """Mark a deployment that is still being built as failed; False if it is not any more."""
+        with self._database.observe() as connection:
+            row = (
+                connection.execute(
+                    select(DEPLOYMENTS.c.service_id, DEPLOYMENTS.c.status)
+                    .where(DEPLOYMENTS.c.id == deployment_id)
+                    .with_for_update()
+                )
+                .mappings()
+                .first()
+            )
+            if row is None or row["status"] != DeploymentStatus.BUILDING.value:
+                return False
+            connection.execute(
+                update(DEPLOYMENTS)
+                .where(DEPLOYMENTS.c.id == deployment_id)
+                .values(status=DeploymentStatus.FAILED.value, reason=reason, message=message)
+            )
+            service_id = ServiceId(row["service_id"])
+            event = Event(
+                at=now,
+                service_id=service_id,
+                subject=deployment_id,
+                reason=reason,
+                message=message,
+            )
+            add_events(connection, service_id, (event,))
+        return True
+
+    def read_deployment(self, deployment_id: DeploymentId) -> Deployment | None:
+        """Return one deployment, or None if it is gone."""
+        with self._database.read() as connection:
+            row = (
+                connection.execute(select(DEPLOYMENTS).where(DEPLOYMENTS.c.id == deployment_id))
+                .mappings()
+                .first()
+            )
+            return None if row is None else deployment_from_row(row)
+
     def finish_delete(self, service_id: ServiceId) -> bool:
         """Remove a deleted service with all that belongs to it; False while instances live."""
         with self._database.observe() as connection:
@@ -172,7 +215,7 @@ def _write_deployment(
         select(DEPLOYMENTS.c.status).where(DEPLOYMENTS.c.id == deployment.id)
     ).scalar_one()
     before, after = DeploymentStatus(known), deployment.status
-    assert after is before or after in DEPLOYMENT_TRANSITIONS[before], (
+    assert leads_to(DEPLOYMENT_TRANSITIONS, before, after), (
         f"deployment {deployment.id} may not go from {before} to {after}"
     )
     values: dict[str, Any] = {
@@ -223,6 +266,8 @@ def _write_instance(connection: Connection, instance: Instance) -> None:
         "endpoint": instance.endpoint,
         "started_at": instance.started_at,
         "ready_at": instance.ready_at,
+        "draining_since": instance.draining_since,
+        "draining_since": instance.draining_since,
         "drain_until": instance.drain_until,
         "ended_at": instance.ended_at,
     }
@@ -240,7 +285,7 @@ def _write_instance(connection: Connection, instance: Instance) -> None:
         connection.execute(insert(INSTANCES).values(fixed | values))
         return
     before, after = InstanceStatus(known), instance.status
-    assert after is before or after in INSTANCE_TRANSITIONS[before], (
+    assert leads_to(INSTANCE_TRANSITIONS, before, after), (
         f"instance {instance.id} may not go from {before} to {after}"
     )
     connection.execute(update(INSTANCES).where(INSTANCES.c.id == instance.id).values(values))

@@ -93,6 +93,8 @@ INSTANCES = Table(
     Column("endpoint", Text),
     Column("started_at", Double),
     Column("ready_at", Double),
+    Column("draining_since", Double),
+    Column("draining_since", Double),
     Column("drain_until", Double),
     Column("ended_at", Double),
     Index(None, "service_id", "status"),
