@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, delete, insert, select
 
 from tramontane.base.errors import Conflict
+from tramontane.store.part import Part
 from tramontane.store.tables import REQUESTS
 
 KEPT_S = 24 * 3600.0
@@ -20,6 +21,21 @@ class RequestKey:
 
     key: str
     fingerprint: str
+
+
+class Requests(Part):
+    """Keys of requests that change nothing in the store, such as running a command."""
+
+    def claim_request(self, request: RequestKey | None, *, now: float) -> None:
+        """Take the key before acting; raises ``Conflict`` if it was taken before."""
+        with self._database.write() as connection:
+            if find_result(connection, request, now) is not None:
+                raise Conflict(
+                    "this request was already carried out, and its answer is not kept; "
+                    "send a fresh Idempotency-Key to do it again",
+                    path="Idempotency-Key",
+                )
+            remember_result(connection, request, "claimed", now)
 
 
 def find_result(connection: Connection, request: RequestKey | None, now: float) -> str | None:

@@ -69,15 +69,17 @@ class Snapshots(Part):
             )
 
     def apply(self, changes: Changes, service_id: ServiceId, expected_generation: int) -> bool:
-        """Write the changes whole, or nothing and return False if the generation has moved on.
+        """Write the changes whole, or nothing and return False if they were decided too early.
 
-        A transition that the domain does not allow is a bug and fails an assertion.
+        That is: the generation has moved on, or a build has failed meanwhile. A transition that the domain does not allow is a bug and fails an assertion.
         """
         with self._database.observe() as connection:
             generation = connection.execute(
                 select(SERVICES.c.generation).where(SERVICES.c.id == service_id).with_for_update()
             ).scalar()
             if generation != expected_generation:
+                return False
+            if _overtaken_by_build(connection, changes.deployments):
                 return False
             if changes.service is not None:
                 _write_service(connection, changes.service)
@@ -230,6 +232,15 @@ def _write_deployment(
     if deployment.artifact is not None:
         values["artifact"] = to_json(ARTIFACT, deployment.artifact)
     connection.execute(update(DEPLOYMENTS).where(DEPLOYMENTS.c.id == deployment.id).values(values))
+
+
+def _overtaken_by_build(connection: Connection, deployments: Iterable[Deployment]) -> bool:
+    """Whether a build has failed since the snapshot: the one observation from elsewhere."""
+    building = [each.id for each in deployments if each.status is DeploymentStatus.BUILDING]
+    statuses = connection.execute(
+        select(DEPLOYMENTS.c.status).where(DEPLOYMENTS.c.id.in_(building))
+    ).scalars()
+    return bool(building) and DeploymentStatus.FAILED.value in set(statuses)
 
 
 def _write_instances(

@@ -12,6 +12,7 @@ from tramontane.store.leases import Leases
 from tramontane.store.migration import migrate
 from tramontane.store.projects import Projects
 from tramontane.store.records import Records
+from tramontane.store.requests import Requests
 from tramontane.store.services import Services
 from tramontane.store.settings import Settings
 from tramontane.store.snapshots import Snapshots
@@ -20,7 +21,17 @@ from tramontane.store.tokens import Tokens
 
 
 class Store(
-    Projects, Services, Records, Snapshots, Events, Cells, Tokens, Sources, Settings, Leases
+    Projects,
+    Services,
+    Records,
+    Snapshots,
+    Events,
+    Cells,
+    Tokens,
+    Sources,
+    Settings,
+    Leases,
+    Requests,
 ):
     """The platform's memory. The desired side is written by users, the observed by reconcilers."""
 
