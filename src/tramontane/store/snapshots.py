@@ -71,7 +71,8 @@ class Snapshots(Part):
     def apply(self, changes: Changes, service_id: ServiceId, expected_generation: int) -> bool:
         """Write the changes whole, or nothing and return False if they were decided too early.
 
-        That is: the generation has moved on, or a build has failed meanwhile. A transition that the domain does not allow is a bug and fails an assertion.
+        That is: the generation has moved on, or a build has failed meanwhile. A transition that
+        the domain does not allow is a bug and fails an assertion.
         """
         with self._database.observe() as connection:
             generation = connection.execute(
@@ -277,7 +278,6 @@ def _write_instance(connection: Connection, instance: Instance) -> None:
         "endpoint": instance.endpoint,
         "started_at": instance.started_at,
         "ready_at": instance.ready_at,
-        "draining_since": instance.draining_since,
         "draining_since": instance.draining_since,
         "drain_until": instance.drain_until,
         "ended_at": instance.ended_at,

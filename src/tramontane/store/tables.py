@@ -94,7 +94,6 @@ INSTANCES = Table(
     Column("started_at", Double),
     Column("ready_at", Double),
     Column("draining_since", Double),
-    Column("draining_since", Double),
     Column("drain_until", Double),
     Column("ended_at", Double),
     Index(None, "service_id", "status"),

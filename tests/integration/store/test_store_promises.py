@@ -366,6 +366,25 @@ def test_apply_never_takes_an_artifact_away(store: Store, ids: IdFactory) -> Non
     assert store.read_service("p", "web").deployments[0].artifact == ARTIFACT
 
 
+def test_a_failed_build_overtakes_decisions_made_before(store: Store, ids: IdFactory) -> None:
+    service, stale = store.deploy("p", "web", make_definition(), now=1, ids=ids)
+    assert store.record_build_failure(stale.id, "build_failed", "no app.py", 2.0)
+    assert not store.record_build_failure(stale.id, "build_failed", "no app.py", 2.0)
+    assert not store.apply(Changes(deployments=(stale,)), service.id, service.generation)
+    failed = store.read_deployment(stale.id)
+    assert failed is not None
+    assert (failed.status, failed.message) == (DeploymentStatus.FAILED, "no app.py")
+    assert store.list_events(service.id)[-1].message == "no app.py"
+    assert store.read_deployment(DeploymentId("dep_none")) is None
+
+
+def test_a_claimed_request_is_refused(store: Store) -> None:
+    store.claim_request(None, now=1)
+    store.claim_request(RequestKey(key="k", fingerprint="f"), now=1)
+    with pytest.raises(Conflict, match="already carried out"):
+        store.claim_request(RequestKey(key="k", fingerprint="f"), now=1)
+
+
 def test_only_the_last_ended_instances_and_events_are_kept(store: Store, ids: IdFactory) -> None:
     service, _ = store.deploy("p", "web", make_definition(), now=1, ids=ids)
     ended = tuple(

@@ -83,7 +83,6 @@ def _make_instances() -> None:
         sa.Column("started_at", sa.Double),
         sa.Column("ready_at", sa.Double),
         sa.Column("draining_since", sa.Double),
-        sa.Column("draining_since", sa.Double),
         sa.Column("drain_until", sa.Double),
         sa.Column("ended_at", sa.Double),
         sa.ForeignKeyConstraint(
