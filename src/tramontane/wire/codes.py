@@ -85,6 +85,12 @@ def error_from_answer(
             detail=_text(problem.get("log")),
             retry_after_s=retry_after_s,
         )
+    if isinstance(error := problem.get("error"), dict):
+        # The form of the inference API under /v1, which follows OpenAI's.
+        message = _text(cast("Mapping[str, object]", error).get("message"))
+        if message:
+            kind = _ERROR_BY_STATUS.get(status, errors.TramontaneError)
+            return kind(message, retry_after_s=retry_after_s)
     snippet = " ".join(body[: 4 * _SNIPPET_MAX].decode("utf-8", "replace").split())[:_SNIPPET_MAX]
     message = f"the server answered with HTTP status {status}"
     if snippet:

@@ -1,0 +1,198 @@
+"""``tram deploy``: from a directory or a model to an address that answers."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tramontane.base.errors import InvalidRequest, Unsupported
+from tramontane.cli.options import DEFAULT_PROJECT, DurationType, output_option
+from tramontane.cli.output import print_document
+from tramontane.cli.rollout import Rollout, follow, put, upload
+from tramontane.cli.session import Session, pass_session
+from tramontane.wire import calls
+from tramontane.wire.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    ManifestService,
+    checked_definition,
+    read_manifest,
+)
+from tramontane.wire.schemas import NAME_PATTERN
+from tramontane.wire.strict_yaml import BYTES_MAX
+
+TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """What the command line says about the service; None and empty leave the manifest alone."""
+
+    model: str | None
+    policy: Sequence[str]
+    env: Sequence[str]
+    min: int | None
+    max: int | None
+
+
+@click.command()
+@click.argument("path", required=False, type=click.Path(path_type=Path), metavar="[PATH]")
+@click.option("--image", metavar="REF", help="Run this container image.")
+@click.option("--model", metavar="REF", help="Serve a model: tiny, or the path of a GGUF file.")
+@click.option("--name", metavar="NAME", help="The service's name. Default: the directory's.")
+@click.option("-p", "--project", metavar="PROJECT", help="Default: the manifest's, or default.")
+@click.option("--policy", multiple=True, metavar="PRESET", help="Residency; all given must hold.")
+@click.option("--env", multiple=True, metavar="K=V", help="An environment variable.")
+@click.option("--min", type=click.IntRange(0, 1000), metavar="N", help="Instances at least.")
+@click.option("--max", type=click.IntRange(1, 1000), metavar="N", help="Instances at most.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it serves.")
+@click.option(
+    "--timeout", type=DurationType(), default=TIMEOUT_S, show_default="10m", help="Wait this long."
+)
+@output_option
+@pass_session
+def deploy(  # noqa: PLR0913 - one argument per option
+    session: Session,
+    *,
+    path: Path | None,
+    image: str | None,
+    model: str | None,
+    name: str | None,
+    project: str | None,
+    policy: Sequence[str],
+    env: Sequence[str],
+    min: int | None,  # noqa: A002 - the option's name
+    max: int | None,  # noqa: A002 - the option's name
+    wait: bool,
+    timeout: float,
+    output: str,
+) -> None:
+    """Deploy the directory PATH (default: this one), or a model.
+
+    A tramontane.yaml in PATH is used; what is given here wins. Without one, the language is
+    detected. The last line printed is the address.
+    """
+    if image is not None:
+        raise Unsupported(
+            "--image needs a cell with a container runtime, which this version does not have: "
+            "deploy a directory or a model"
+        )
+    if model is not None and path is not None:
+        raise click.UsageError("PATH and --model exclude each other: deploy one of them")
+    directory = None if model is not None else (path or Path()).resolve()
+    manifest = _manifest(directory)
+    project = project or manifest.project or DEFAULT_PROJECT
+    (service,) = manifest.services
+    name = name or service.name or default_name(model, directory)
+    session.about_service(project, name)
+    flags = Flags(model=model, policy=policy, env=env, min=min, max=max)
+    service = apply_flags(service, flags)
+    api = session.api()
+    digest = ""
+    if service.needs_source and directory is not None:
+        digest = upload(session, api, directory)
+    rollout = put(session, api, project, name, service.with_source(digest))
+    session.note(f"deployment {rollout.number} of {name} in project {project} is accepted")
+    finish(session, rollout, wait=wait, timeout_s=timeout, output=output)
+
+
+def finish(
+    session: Session, rollout: Rollout, *, wait: bool, timeout_s: float, output: str
+) -> None:
+    """Follow one deployment if that is wanted, and print the service's address last."""
+    api = session.api()
+    if wait:
+        service = follow(session, api, rollout, timeout_s)
+    else:
+        service = api.fetch(calls.get_service(rollout.project, rollout.name))
+    if not service["policy"]:
+        session.note("no policy: it may run on any cell")
+    if output != "table":
+        print_document(output, service)
+    else:
+        click.echo(service["url"] or f"{rollout.name} is {service['status']}")
+
+
+def read_manifest_file(file: Path) -> Manifest:
+    """Return the manifest in a file; raise ``InvalidRequest`` if it is not one."""
+    if file.is_dir():
+        file = file / MANIFEST_NAME
+    try:
+        with file.open("rb") as source:
+            # One byte more than allowed, so that the reader can tell and memory stays small.
+            return read_manifest(source.read(BYTES_MAX + 1), str(file))
+    except OSError as error:
+        raise InvalidRequest(f"cannot read {file}: {error.strerror}", path="file") from error
+
+
+def default_name(model: str | None, directory: Path | None) -> str:
+    """Return a name made from the directory's or the model's: a DNS label."""
+    source = Path(model).stem if model is not None else (directory or Path()).name
+    label = re.sub(r"[^a-z0-9]+", "-", source.lower()).strip("-0123456789")[:40].rstrip("-")
+    if not re.match(NAME_PATTERN, label):
+        raise InvalidRequest(
+            f'cannot make a service name from "{source}": give one with --name', path="name"
+        )
+    return label
+
+
+def apply_flags(service: ManifestService, flags: Flags) -> ManifestService:
+    """Return the service with what the command line says about it."""
+    body = service.definition.model_dump()
+    if flags.model is not None:
+        body |= {"kind": "model", "source": {"model": flags.model}}
+    if flags.policy:
+        body["policy"] = list(dict.fromkeys(flags.policy))
+    body["environment"] |= dict(_variable(each) for each in flags.env)
+    body["scaling"] |= _scaling(body["scaling"], flags)
+    return ManifestService(service.name, checked_definition(body, "the command line"))
+
+
+def _scaling(scaling: dict[str, Any], flags: Flags) -> dict[str, Any]:
+    low = scaling["min"] if flags.min is None else flags.min
+    high = scaling["max"] if flags.max is None else flags.max
+    if low > high:
+        # The side that was not asked for follows the one that was.
+        if flags.max is None:
+            high = low
+        elif flags.min is None:
+            low = high
+        else:
+            raise click.UsageError(f"--min {low} is more than --max {high}")
+    return {"min": low, "max": high}
+
+
+def _variable(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        # The value may be a secret, so only the key is repeated.
+        raise click.UsageError(f"--env expects KEY=VALUE, got {key or '='!r} without the other")
+    return key, value
+
+
+def _manifest(directory: Path | None) -> Manifest:
+    plain = Manifest(project=None, services=(ManifestService(None, _plain_definition()),))
+    if directory is None:
+        return plain
+    if not directory.is_dir():
+        problem = "is not a directory" if directory.exists() else "does not exist"
+        raise InvalidRequest(f"cannot deploy {directory}: it {problem}", path="path")
+    file = directory / MANIFEST_NAME
+    if not file.exists():
+        return plain
+    manifest = read_manifest_file(file)
+    if len(manifest.services) != 1:
+        raise InvalidRequest(
+            f"{file} has {len(manifest.services)} services: deploy them with: tram apply -f {file}",
+            path="services",
+        )
+    return manifest
+
+
+def _plain_definition() -> Any:
+    """Return the definition that a manifest without any key would have."""
+    (service,) = read_manifest(b"{}").services
+    return service.definition

@@ -1,0 +1,64 @@
+"""How a failure looks to a person: what failed, which object, next step; and the exit code."""
+
+from collections.abc import Mapping
+
+import click
+
+from tramontane.base.errors import TramontaneError
+from tramontane.cli.session import Session
+from tramontane.wire.codes import EXIT_CODES
+
+LOG_LINES_MAX = 40
+
+_NEXT_STEPS: Mapping[str, str] = {
+    "invalid_request": "correct it and run the command again",
+    "unauthenticated": "check TRAM_TOKEN, or the credentials file in TRAM_HOME",
+    "forbidden": "use a token with a wider scope: tram tokens create",
+    "refused_by_policy": "tram cells list shows what is known of each cell",
+    "not_found": "check the name",
+    "conflict": "look at what it is now, then run the command again",
+    "build_failed": "correct the source and deploy again",
+    "unsupported": "tram doctor shows what this machine offers",
+    "timed_out": "the work goes on; look again with: tram status",
+    "unavailable": "tram up, or tram status if it should be running",
+    "internal": "tram status; for details run it again as: tram --debug ...",
+}
+
+
+class CommandFailed(TramontaneError):
+    """The command did its work and the answer is no: ``next_step`` is its own."""
+
+    def __init__(
+        self, message: str, *, code: str = "internal", next_step: str = "", detail: str = ""
+    ) -> None:
+        super().__init__(message, detail=detail or None)
+        self.code = code
+        self.next_step = next_step
+
+
+def report(error: TramontaneError, session: Session) -> int:
+    """Print the three parts to standard error and return the exit code."""
+    session.progress_done()
+    if error.detail:
+        lines = error.detail.rstrip().splitlines()
+        if len(lines) > LOG_LINES_MAX:
+            lines = [f"... {len(lines) - LOG_LINES_MAX} lines before", *lines[-LOG_LINES_MAX:]]
+        click.echo("\n".join(f"  | {line}" for line in lines), err=True)
+    click.echo(f"{click.style('error', fg='red')}: {error.message}", err=True)
+    objects = " · ".join(part for part in (session.subject, _field(error)) if part)
+    if objects:
+        click.echo(f"  object: {objects}", err=True)
+    click.echo(f"  next: {_next_step(error, session)}", err=True)
+    return EXIT_CODES.get(error.code, 1)
+
+
+def _field(error: TramontaneError) -> str:
+    return f"field {error.path}" if error.path else ""
+
+
+def _next_step(error: TramontaneError, session: Session) -> str:
+    if isinstance(error, CommandFailed) and error.next_step:
+        return error.next_step
+    if error.code == "not_found" and session.next_step:
+        return f"{session.next_step} shows what there is"
+    return _NEXT_STEPS.get(error.code, _NEXT_STEPS["internal"])

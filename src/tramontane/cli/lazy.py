@@ -1,0 +1,46 @@
+"""A click group that imports a command only when it is called.
+
+``tram services list`` should not pay for what ``tram deploy`` needs. The table of a group holds
+the place and the one-line help of each command, so that ``--help`` imports nothing either.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import click
+
+
+class Entry(NamedTuple):
+    """Where a command is, as ``module:attribute``, and its line in the help."""
+
+    place: str
+    help: str
+
+
+def load(place: str) -> Any:
+    """Return the attribute at ``module:attribute``."""
+    module, _, attribute = place.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are in a table."""
+
+    def __init__(self, *args: Any, entries: Mapping[str, Entry], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._entries = entries
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table, which is the order of a first tour."""
+        return list(self._entries)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command."""
+        entry = self._entries.get(cmd_name)
+        return None if entry is None else load(entry.place)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in self._entries.items()])

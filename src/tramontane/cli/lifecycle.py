@@ -1,0 +1,298 @@
+"""``tram up`` and ``tram down``: start and stop the platform's own processes.
+
+The processes are modules of ``tramontane.processes``, started by name: the command line knows
+their arguments and what they print, and imports nothing of them.
+"""
+
+import json
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from tramontane.base.errors import InvalidRequest, TramontaneError, Unavailable
+from tramontane.cli.failures import CommandFailed
+from tramontane.cli.output import make_table
+from tramontane.cli.session import Child, Session, pass_session
+from tramontane.wire import calls
+from tramontane.wire.discovery import Platform
+
+CONTROL = "tramontane.processes.control"
+DOWN = "tramontane.processes.down"
+LOG_FILE = "control.log"
+START_TIMEOUT_S = 90.0
+POLL_S = 0.1
+LOG_TAIL_LINES = 30
+
+
+class AddressType(click.ParamType[str]):
+    """``HOST:PORT``."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text unchanged if it is an address."""
+        host, colon, port = str(value).rpartition(":")
+        digits = port.isascii() and port.isdigit() and len(port) <= 5
+        if not (host and colon and digits and int(port) <= 65535):
+            self.fail(f"expected HOST:PORT such as 127.0.0.1:8080, got {value!r}", param, ctx)
+        return str(value)
+
+
+class CountryType(click.ParamType[str]):
+    """Two letters, as in ISO 3166."""
+
+    name = "country"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the code in capitals."""
+        code = str(value).strip().upper()
+        if code and not (len(code) == 2 and code.isascii() and code.isalpha()):
+            self.fail(f"expected a country code such as FR or DE, got {value!r}", param, ctx)
+        return code
+
+
+@click.command()
+@click.option("--detach", "-d", is_flag=True, help="Return once it runs, and leave it running.")
+@click.option(
+    "--gateway",
+    type=AddressType(),
+    default="127.0.0.1:8080",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where services answer.",
+)
+@click.option(
+    "--api",
+    type=AddressType(),
+    default="127.0.0.1:8081",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where the HTTP API answers.",
+)
+@click.option(
+    "--country",
+    type=CountryType(),
+    metavar="CC",
+    help="Where this machine stands. Without it no location is claimed.",
+)
+@click.option("--operator", metavar="NAME", help="Who operates this machine.")
+@click.option(
+    "--isolation",
+    type=click.Choice(["sandbox", "none"]),
+    help="How instances are kept apart. Default: a sandbox.",
+)
+@click.option("--database", metavar="URL", help="PostgreSQL instead of the embedded SQLite.")
+@pass_session
+def up(  # noqa: PLR0913 - one argument per option
+    session: Session,
+    *,
+    detach: bool,
+    gateway: str,
+    api: str,
+    country: str | None,
+    operator: str | None,
+    isolation: str | None,
+    database: str | None,
+) -> None:
+    """Start the platform on this machine.
+
+    Without --detach it stays in the foreground, and Ctrl-C stops the platform as tram down does.
+    """
+    session.about(f"the platform of TRAM_HOME {session.home}")
+    if (running := _running(session)) is not None:
+        session.note("the platform is running already; stop it with: tram down")
+        _print_addresses(running)
+        return
+    _ensure_home(session.home)
+    if country is None:
+        country = _ask_country(session)
+    command = ["-m", CONTROL, "--home", str(session.home), "--gateway", gateway, "--api", api]
+    given = {
+        "--country": country,
+        "--operator": operator,
+        "--isolation": isolation,
+        "--database": database,
+    }
+    for option, value in given.items():
+        if value:
+            command += [option, value]
+    if detach:
+        _start_detached(session, command)
+        _print_ready(session)
+        click.echo("stop it with: tram down")
+    else:
+        _run_in_foreground(session, command)
+
+
+@click.command()
+@pass_session
+def down(session: Session) -> None:
+    """Stop the control plane, the gateway and all instances. What was deployed stays known."""
+    session.about(f"the platform of TRAM_HOME {session.home}")
+    session.progress("stopping ...")
+    status, printed = session.processes.run(["-m", DOWN, "--home", str(session.home)])
+    session.progress_done()
+    click.echo(printed, nl=False)
+    if status != 0:
+        raise CommandFailed(
+            "the platform did not stop completely",
+            next_step="run tram down again, then tram status",
+        )
+
+
+def _running(session: Session) -> Platform | None:
+    """Return the addresses of the platform that runs from this home, or None."""
+    local = _local(session)
+    try:
+        platform = local.platform()
+        session.connect(platform.api, None).fetch(calls.check_health())
+        # Another platform may have taken the address of a dead one; it does not know our token.
+        local.api().fetch(calls.get_status())
+    except TramontaneError:
+        return None
+    return platform
+
+
+def _local(session: Session) -> Session:
+    """Return the session for the platform of this home, whatever ``TRAM_API`` points to."""
+    return replace(session, environment={})
+
+
+def _ensure_home(home: Path) -> None:
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest(
+            f"cannot create {home}: {error.strerror}; set TRAM_HOME to a directory of yours",
+            path="TRAM_HOME",
+        ) from error
+
+
+def _ask_country(session: Session) -> str:
+    """Ask on the first start only: later ones know what was claimed. Empty: no claim."""
+    if not session.terminal.stdin or any(session.home.iterdir()):
+        return ""
+    return click.prompt(
+        "In which country does this machine stand? (code such as FR; empty: say nothing)",
+        default="",
+        show_default=False,
+        type=CountryType(),
+        err=True,
+    )
+
+
+def _start_detached(session: Session, command: Sequence[str]) -> None:
+    log = session.home / LOG_FILE
+    start = log.stat().st_size if log.exists() else 0
+    child = session.processes.start(command, log=log)
+    deadline = session.clock.monotonic() + START_TIMEOUT_S
+    session.progress("starting the platform ...")
+    while _running(session) is None:
+        ended = child.poll()
+        printed = _read_from(log, start)
+        _raise_if_failed(printed.splitlines())
+        if ended is not None:
+            raise CommandFailed(
+                f"the control plane ended with exit status {ended} while starting",
+                next_step=f"see {log}; tram doctor shows what this machine offers",
+                detail="\n".join(printed.splitlines()[-LOG_TAIL_LINES:]),
+            )
+        if session.clock.monotonic() > deadline:
+            raise CommandFailed(
+                f"the platform was not ready after {START_TIMEOUT_S:g} s",
+                code="timed_out",
+                next_step=f"see {log}; stop it with: tram down",
+            )
+        session.pause(POLL_S)
+    session.progress_done()
+
+
+def _run_in_foreground(session: Session, command: Sequence[str]) -> None:
+    # A supervisor's SIGTERM and a closed terminal should stop the platform as Ctrl-C does.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    child = session.processes.start(command, log=None)
+    try:
+        session.progress("starting the platform ...")
+        _relay(session, child)
+        status = child.wait()
+    except KeyboardInterrupt:
+        session.note("\nstopping the platform ...")
+        _, printed = session.processes.run(["-m", DOWN, "--home", str(session.home)])
+        click.echo(printed, nl=False)
+        return
+    if status != 0:
+        raise CommandFailed(f"the control plane ended with exit status {status}")
+
+
+def _relay(session: Session, child: Child) -> None:
+    """Show what the control plane says until it ends."""
+    while child.stdout is not None and (line := child.stdout.readline()):
+        _raise_if_failed([line])
+        match _event(line).get("event"):
+            case "ready":
+                session.progress_done()
+                _print_ready(session)
+                session.note("Ctrl-C stops the platform")
+            case None:
+                click.echo(line, nl=False)
+            case _:
+                pass
+
+
+def _print_ready(session: Session) -> None:
+    local = _local(session)
+    platform = local.platform()
+    _print_addresses(platform)
+    cells = local.api().fetch(calls.list_cells())
+    if not any(fact["attribute"] == "country" for cell in cells for fact in cell["facts"]):
+        session.note(
+            "no location is claimed for this machine: services whose policy names a place stay "
+            "pending;\nclaim one with: tram down, then tram up --country CC"
+        )
+
+
+def _print_addresses(platform: Platform) -> None:
+    gateway = platform.gateway or "-"
+    rows = [
+        ["API", platform.api],
+        ["API documentation", f"{platform.api}/docs"],
+        ["gateway", gateway],
+        ["services", f"{gateway.replace('127.0.0.1', f'<name>.<project>.{platform.domain}')}"],
+        ["inference", f"{gateway}/v1"],
+    ]
+    click.echo(make_table(["part", "address"], rows))
+
+
+def _raise_if_failed(lines: Sequence[str]) -> None:
+    for line in lines:
+        event = _event(line)
+        if event.get("event") == "failed":
+            raise CommandFailed(
+                f"the platform did not start: {event.get('message', 'no reason given')}",
+                code=str(event.get("code", "internal")),
+                next_step="tram doctor shows what this machine offers",
+            )
+
+
+def _event(line: str) -> dict[str, Any]:
+    if not line.startswith("{"):
+        return {}
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return {}
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _read_from(log: Path, start: int) -> str:
+    try:
+        with log.open("rb") as file:
+            file.seek(start)
+            return file.read(1024 * 1024).decode("utf-8", "replace")
+    except OSError as error:
+        raise Unavailable(f"cannot read {log}: {error.strerror}") from error

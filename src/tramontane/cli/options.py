@@ -1,0 +1,69 @@
+"""Options and arguments that many commands share, so that they read the same everywhere."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from tramontane.wire.quantities import DURATION_FORM, parse_duration_s
+
+DEFAULT_PROJECT = "default"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class DurationType(click.ParamType[float]):
+    """``30s``, ``5m``, ``1h30m`` or a number of seconds, as seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return seconds."""
+        if isinstance(value, int | float):
+            return float(value)
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = parse_duration_s(value)
+        if seconds is None or not 0 <= seconds < 10**9:
+            self.fail(f"expected {DURATION_FORM}, got {value!r}", param, ctx)
+        return seconds
+
+
+def output_option(command: F) -> F:
+    """Add ``-o``."""
+    return click.option(
+        "-o",
+        "--output",
+        "output",
+        type=click.Choice(["table", "json", "yaml"]),
+        default="table",
+        show_default=True,
+        help="How to print the answer.",
+    )(command)
+
+
+def project_option(command: F) -> F:
+    """Add ``--project`` for commands that are about one service."""
+    return click.option(
+        "-p",
+        "--project",
+        metavar="PROJECT",
+        default=DEFAULT_PROJECT,
+        show_default=True,
+        help="The project of the service.",
+    )(command)
+
+
+def any_project_option(command: F) -> F:
+    """Add ``--project`` for commands that list over all projects without it."""
+    return click.option(
+        "-p", "--project", metavar="PROJECT", default=None, help="Only this project."
+    )(command)
+
+
+def name_argument(command: F) -> F:
+    """Add the name of a service."""
+    return click.argument("name", metavar="NAME")(command)
