@@ -1,0 +1,37 @@
+"""What a build is told about the machine it runs on; ``processes`` fills it in once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from tramontane.builders.unpack import ArchiveLimits
+
+Log = Callable[[str], None]
+"""Takes one line of progress or of a tool's output, without its line break."""
+
+
+class Isolation(StrEnum):
+    """What keeps a build's code from the rest of the machine."""
+
+    BUBBLEWRAP = "bubblewrap"
+    """Own mount, pid, ipc and uts namespaces; sees tools, the source and its caches only."""
+    NONE = "none"
+    """A clean environment and a private home, but the user's own rights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSettings:
+    """The surroundings of all builds of one platform."""
+
+    root: Path
+    """Folder of artifacts, layers, toolchains and caches: see ``store``."""
+    environment: Mapping[str, str]
+    """The operator's environment; ``environment.build_environment`` lets through what is needed."""
+    isolation: Isolation
+    bwrap: str = "bwrap"
+    scope: str = "default"
+    """Who shares download and compile caches and layers; the project's id. Code of one scope can
+    spoil what another build of the same scope finds there, never that of another scope."""
+    step_timeout_s: float = 900.0
+    limits: ArchiveLimits = field(default_factory=ArchiveLimits)
