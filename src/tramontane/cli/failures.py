@@ -52,6 +52,21 @@ def report(error: TramontaneError, session: Session) -> int:
     return EXIT_CODES.get(error.code, 1)
 
 
+def report_usage(error: click.ClickException, session: Session) -> int:
+    """Print what is wrong with the command line in the same three parts."""
+    session.progress_done()
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return error.exit_code
+    message = error.format_message()
+    message = (message[:1].lower() + message[1:]).rstrip(".")
+    click.echo(f"{click.style('error', fg='red')}: {message}", err=True)
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    path = context.command_path if context else "tram"
+    click.echo(f"  object: {path}\n  next: {path} --help", err=True)
+    return error.exit_code
+
+
 def _field(error: TramontaneError) -> str:
     return f"field {error.path}" if error.path else ""
 

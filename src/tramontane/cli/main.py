@@ -11,7 +11,7 @@ import click
 from tramontane import __version__
 from tramontane.base.clock import SystemClock
 from tramontane.base.errors import TramontaneError
-from tramontane.cli.failures import report
+from tramontane.cli.failures import report, report_usage
 from tramontane.cli.lazy import Entry, LazyGroup
 from tramontane.cli.session import OwnProcesses, Session, Terminal, pass_session, plain_connector
 from tramontane.wire.discovery import home_directory, own_environment
@@ -99,9 +99,7 @@ def run(arguments: Sequence[str], session: Session) -> int:
         )
         sys.stdout.flush()
     except click.ClickException as error:
-        session.progress_done()
-        error.show()
-        return error.exit_code
+        return report_usage(error, session)
     except (click.Abort, KeyboardInterrupt):
         session.note("interrupted")
         return EXIT_INTERRUPTED

@@ -4,7 +4,7 @@ import json
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -13,6 +13,8 @@ from tramontane.cli.lazy import load
 Item = Mapping[str, Any]
 Column = tuple[str, Callable[[Item], object]]
 """A heading, and how a cell is read from a document of the API."""
+
+LONG_LIST = 100
 
 _STYLES = {
     **dict.fromkeys(("healthy", "running", "satisfied", "yes"), "green"),
@@ -47,7 +49,15 @@ def print_document(output: str, document: object) -> None:
         # PyYAML takes longer to import than most commands take to run.
         click.echo(load("tramontane.cli.as_yaml:to_yaml")(document), nl=False)
     else:
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        click.echo(_to_json(document))
+
+
+def _to_json(document: object) -> str:
+    if isinstance(document, list) and len(cast("list[object]", document)) > LONG_LIST:
+        # Python indents slowly; one item per line is quick, and good for `grep` besides.
+        items = [json.dumps(each, ensure_ascii=False) for each in cast("list[object]", document)]
+        return "[\n" + ",\n".join(items) + "\n]"
+    return json.dumps(document, indent=2, ensure_ascii=False)
 
 
 def make_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -72,14 +72,16 @@ def _section(context: click.Context) -> str:
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     lines = ["#" * (depth + 1) + f" {context.command_path}", "", f"`{usage}`", ""]
     lines += [" ".join(part.split()) + "\n" for part in (command.help or "").split("\n\n")]
-    options = [each for each in command.get_params(context) if isinstance(each, click.Option)]
+    options = [
+        each
+        for each in command.get_params(context)
+        if isinstance(each, click.Option) and "--help" not in each.opts
+    ]
     records = [record for each in options if (record := each.get_help_record(context))]
-    if len(records) > 1:
+    if records:
         lines += ["| option | meaning |", "|---|---|"]
         lines += [
-            f"| `{names.replace('|', chr(92) + '|')}` | {text.strip()} |"
-            for names, text in records
-            if names != "--help"
+            f"| `{names.replace('|', chr(92) + '|')}` | {text.strip()} |" for names, text in records
         ]
         lines.append("")
     return "\n".join(lines)

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from tramontane.base.errors import NotFound
+from tramontane.cli.lazy import SuggestingGroup
 from tramontane.cli.options import DurationType, output_option
 from tramontane.cli.output import (
     Column,
@@ -63,7 +64,7 @@ TOKEN_COLUMNS: Sequence[Column] = (
 )
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def models() -> None:
     """The models that can be talked to."""
 
@@ -89,7 +90,7 @@ def get_model(session: Session, name: str, output: str) -> None:
     print_one(output, found, MODEL_COLUMNS)
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def cells() -> None:
     """The places where instances can run."""
 
@@ -121,7 +122,7 @@ def get_cell(session: Session, name: str, output: str) -> None:
         click.echo(make_table(["fact", "value", "evidence", "source"], rows))
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def projects() -> None:
     """Workspaces of services, each with a policy."""
 
@@ -169,7 +170,7 @@ def delete_project(session: Session, name: str) -> None:
     click.echo(f"project {name} is deleted")
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def tokens() -> None:
     """What opens the API and the models."""
 

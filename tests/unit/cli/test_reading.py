@@ -1,0 +1,274 @@
+"""Reading verbs: tables as people see them, documents as programs do, and errors."""
+
+import json
+
+import pytest
+import yaml
+
+from tests.unit.cli.fake import Tram, make_deployment, make_instance, make_service
+from tramontane.base.errors import NotFound, Unauthenticated, Unavailable
+
+HELLO = "projects/default/services/hello"
+LISTED = """\
+NAME   PROJECT  KIND   STATUS    READY  POLICY      URL
+hello  default  web    healthy   1/0-5  eu          http://hello.default.localhost:8080
+chat   ai       model  sleeping  0/0-1  eu, france  http://chat.ai.localhost:8080
+jobs   ai       job    pending   0/0-5  -           -
+"""
+SHOWN = """\
+name        hello
+project     default
+kind        web
+status      healthy
+reason      healthy
+message     1 instance ready
+url         http://hello.default.localhost:8080
+deployment  1
+serving     1
+policy      none: it may run on any cell
+instances   1/0-5
+created     2023-11-14 22:13:20Z
+
+ID     STATUS   CELL   DEPLOYMENT  PID   CREATED               MESSAGE
+ins_1  healthy  local  1           4242  2023-11-14 22:13:20Z  healthy
+"""
+
+
+def test_services_list(tram: Tram) -> None:
+    chat = make_service(
+        name="chat",
+        project="ai",
+        kind="model",
+        status="sleeping",
+        instances=[],
+        instances_max=1,
+        policy=["eu", "france"],
+        url="http://chat.ai.localhost:8080",
+    )
+    jobs = make_service(
+        name="jobs", project="ai", kind="job", status="pending", instances=[], policy=[], url=""
+    )
+    tram.api.on("GET", "services", [make_service(), chat, jobs])
+    result = tram("services", "list")
+    assert (result.code, result.out, result.err) == (0, LISTED, "")
+    assert tram.api.tokens == ["secret"]
+
+
+def test_services_list_of_a_project(tram: Tram) -> None:
+    tram.api.on("GET", "services", [])
+    result = tram("services", "list", "--project", "ai")
+    assert tram.api.calls[0].query == (("project", "ai"),)
+    assert result.out == "no services yet; deploy one with: tram deploy\n"
+
+
+def test_services_get(tram: Tram) -> None:
+    tram.api.on("GET", HELLO, make_service(policy=[]))
+    assert tram("services", "get", "hello").out == SHOWN
+
+
+@pytest.mark.parametrize(("output", "parse"), [("json", json.loads), ("yaml", yaml.safe_load)])
+def test_documents_are_the_api_s_own(tram: Tram, output: str, parse: object) -> None:
+    service = make_service(new_field_of_a_later_api="kept")
+    tram.api.on("GET", HELLO, service)
+    result = tram("services", "get", "hello", "-o", output)
+    assert callable(parse)
+    assert parse(result.out) == service
+
+
+def test_not_found_has_three_parts(tram: Tram) -> None:
+    tram.api.on("GET", HELLO, NotFound("service hello does not exist"))
+    result = tram("services", "get", "hello")
+    assert result.code == 4
+    assert result.out == ""
+    assert result.err == (
+        "error: service hello does not exist\n"
+        "  object: service hello in project default\n"
+        "  next: tram services list shows what there is\n"
+    )
+
+
+def test_platform_not_reachable(tram: Tram) -> None:
+    tram.api.down = True
+    result = tram("services", "list")
+    assert result.code == 6
+    assert "no platform answers at http://127.0.0.1:8081" in result.err
+
+
+def test_no_platform_at_all(tram: Tram) -> None:
+    (tram.home / "platform.json").unlink()
+    result = tram("status")
+    assert result.code == 6
+    assert "no platform is running for TRAM_HOME" in result.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(Unauthenticated("bad token"), 1), (Unavailable("later"), 6)]
+)
+def test_exit_codes(tram: Tram, error: Exception, code: int) -> None:
+    tram.api.on("GET", "cells", error)
+    assert tram("cells", "list").code == code
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("services", "get"),
+        ("servces",),
+        ("services", "list", "-o", "xml"),
+        ("scale", "hello", "-1"),
+        ("scale", "hello", "many"),
+        ("logs", "hello", "--since", "yesterday"),
+        ("up", "--gateway", "8080"),
+        ("up", "--country", "France"),
+        ("deploy", ".", "--model", "tiny"),
+    ],
+)
+def test_usage_errors(tram: Tram, arguments: tuple[str, ...]) -> None:
+    result = tram(*arguments)
+    assert result.code == 2
+    assert result.err.startswith("error: ")
+    assert "  next: tram" in result.err
+
+
+def test_misspelt_verb_gets_a_suggestion(tram: Tram) -> None:
+    assert tram("servces").err == (
+        "error: no command 'servces'; did you mean services?\n  object: tram\n  next: tram --help\n"
+    )
+
+
+def test_unexpected_error_is_one_line(tram: Tram) -> None:
+    tram.api.on("GET", "cells", [{"surprise": 1}])
+    result = tram("cells", "list")
+    assert result.code == 1
+    assert "error: unexpected KeyError" in result.err
+    assert "Traceback" not in result.err
+    assert "Traceback" in tram("--debug", "cells", "list").err
+
+
+def test_environment_values_stay_out_of_tables(tram: Tram) -> None:
+    tram.api.on("GET", f"{HELLO}/deployments/1", make_deployment("healthy"))
+    result = tram("deployments", "get", "hello", "1")
+    assert "environment.KEY" in result.out
+    assert "hidden" not in result.out
+
+
+def test_instances_of_all_services(tram: Tram) -> None:
+    tram.api.on("GET", "services", [make_service(instances=[make_instance(pid=None)])])
+    assert tram("instances", "list").out == (
+        "SERVICE        ID     STATUS   CELL   DEPLOYMENT  PID  CREATED               MESSAGE\n"
+        "default/hello  ins_1  healthy  local  1           -    2023-11-14 22:13:20Z  healthy\n"
+    )
+
+
+def test_logs(tram: Tram) -> None:
+    lines = [
+        {"at": 1700000000.0, "source": "runtime", "text": "up \x1b[2Jagain"},
+        {"at": 1700000001.0, "source": "build", "text": "done"},
+    ]
+    tram.api.on("GET", f"{HELLO}/logs", lines)
+    tram.terminal.stdout = True
+    result = tram("logs", "hello", "--tail", "5", "--timestamps")
+    # A log line must not be able to clear the reader's screen.
+    assert result.out == (
+        "2023-11-14 22:13:20Z runtime: up �[2Jagain\n2023-11-14 22:13:21Z build: done\n"
+    )
+    assert tram.api.calls[0].query == (("tail", "5"),)
+    again = tram("logs", "hello", "-o", "json", "--since", "1m", "--source", "build", "-f")
+    assert [json.loads(line) for line in again.out.splitlines()] == lines
+    assert dict(tram.api.calls[1].query) | {"since": "x"} == {
+        "source": "build",
+        "since": "x",
+        "follow": "true",
+    }
+    assert tram.api.calls[1].timeout_s is None
+
+
+def test_why(tram: Tram) -> None:
+    finding = {"rule": "eu.location", "verdict": "unknown", "reason": "no country is claimed"}
+    candidate = {"cell": "local", "allowed": False, "reason": "unknown", "findings": [finding]}
+    event = {"at": 1.0, "subject": "svc_1", "reason": "service_pending", "message": "no cell"}
+    tram.api.on(
+        "GET",
+        f"{HELLO}/why",
+        {
+            "project": "default",
+            "service": "hello",
+            "status": "pending",
+            "reason": "policy",
+            "message": "no cell",
+            "policy": ["eu"],
+            "candidates": [candidate],
+            "events": [event],
+        },
+    )
+    assert (
+        tram("why", "hello").out
+        == """\
+service  default/hello
+status   pending
+reason   policy
+message  no cell
+policy   eu
+
+CELL   ALLOWED  REASON
+local  no       unknown
+
+CELL   RULE         VERDICT  REASON
+local  eu.location  unknown  no country is claimed
+
+last events
+  service_pending: no cell
+"""
+    )
+
+
+def test_tokens_create(tram: Tram) -> None:
+    made = {"id": "tok_1", "name": "token", "project": "shop", "token": "tram_abc"}
+    tram.api.on("POST", "tokens", made)
+    result = tram("tokens", "create", "--project", "shop", "--expires", "30d", "-o", "json")
+    assert json.loads(result.out)["token"] == "tram_abc"
+    assert tram.api.sent("POST", "tokens") == {
+        "name": "token",
+        "project": "shop",
+        "scope": "inference",
+        "expires_in_s": 30 * 86400,
+    }
+    assert tram("tokens", "create").out == "tram_abc\n"
+
+
+def test_status(tram: Tram) -> None:
+    cell = {
+        "id": "cel_1",
+        "name": "local",
+        "runtime": "process",
+        "isolation": "sandbox",
+        "reachable": True,
+        "memory_bytes": 8 * 1024**3,
+        "cpus": 2.0,
+        "instances": 1,
+        "facts": [{"attribute": "country", "value": "FR"}],
+    }
+    document = {
+        "version": "0.1.0",
+        "home": "/h",
+        "control_plane": {"status": "running", "pid": 10, "address": "127.0.0.1:8081"},
+        "gateway": {"status": "failed", "pid": None, "message": "port taken"},
+        "cells": [cell],
+        "services": {"healthy": 2, "error": 0},
+    }
+    tram.api.on("GET", "status", document)
+    assert (
+        tram("status").out
+        == """\
+PART           STATUS   PID  ADDRESS         STARTED  MESSAGE
+control plane  running  10   127.0.0.1:8081  -
+gateway        failed   -    -               -        port taken
+
+NAME   RUNTIME  ISOLATION  REACHABLE  COUNTRY  OPERATOR  MEMORY  CPUS  INSTANCES
+local  process  sandbox    yes        FR       unknown   8 GiB   2.0   1
+
+services: 2 healthy
+version 0.1.0, home /h
+"""
+    )
+    assert json.loads(tram("status", "-o", "json").out) == document

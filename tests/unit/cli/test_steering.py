@@ -1,0 +1,210 @@
+"""Verbs that steer: services, the platform's own life, talking to a model."""
+
+import json
+import stat
+
+import pytest
+
+from tests.unit.cli.fake import Tram, make_service
+from tramontane.base.errors import Unauthenticated
+from tramontane.wire.calls import Call
+
+HELLO = "projects/default/services/hello"
+
+
+@pytest.mark.parametrize(
+    ("number", "sent", "said"),
+    [("0", 0, "goes to sleep"), ("3", 3, "goes to 3 instances"), ("auto", None, "automatically")],
+)
+def test_scale(tram: Tram, number: str, sent: int | None, said: str) -> None:
+    tram.api.on("POST", f"{HELLO}/scale", make_service())
+    result = tram("scale", "hello", number)
+    assert tram.api.sent("POST", f"{HELLO}/scale") == {"instances": sent}
+    assert said in result.out
+
+
+def test_exec(tram: Tram) -> None:
+    answer = {"instance": "ins_1", "exit_code": 7, "stdout": "out\n", "stderr": "err\n"}
+    tram.api.on("POST", f"{HELLO}/exec", answer)
+    result = tram("exec", "hello", "--", "ls", "-o", "--timeout")
+    assert (result.code, result.out, result.err) == (7, "out\n", "err\n")
+    assert tram.api.sent("POST", f"{HELLO}/exec")["command"] == ["ls", "-o", "--timeout"]
+
+
+def test_rollback_pause_resume_delete(tram: Tram) -> None:
+    tram.api.on("POST", f"{HELLO}/rollback", {"number": 3})
+    tram.api.on("POST", f"{HELLO}/pause", make_service())
+    tram.api.on("POST", f"{HELLO}/resume", make_service())
+    tram.api.on("DELETE", HELLO, None)
+    assert tram("rollback", "hello", "3").out == "hello goes back to deployment 3\n"
+    assert tram.api.sent("POST", f"{HELLO}/rollback") == {"deployment": 3}
+    assert tram("pause", "hello").code == 0
+    assert tram("resume", "hello").code == 0
+    assert tram("delete", "hello").out == tram("services", "delete", "hello").out
+
+
+# --- up, down, doctor --------------------------------------------------------------------------
+
+
+def start_with(tram: Tram, *, country: bool) -> None:
+    """Let the platform come to life when its process is started."""
+    tram.api.down = True
+    (tram.home / "platform.json").unlink()
+    facts = [{"attribute": "country", "value": "FR"}] if country else []
+
+    def begin() -> None:
+        tram.write_home()
+        tram.api.down = False
+
+    tram.processes.on_start = begin
+    tram.api.on("GET", "/healthz", {})
+    tram.api.on("GET", "status", {})
+    tram.api.on("GET", "cells", [{"facts": facts}])
+
+
+def test_up_detached(tram: Tram) -> None:
+    start_with(tram, country=True)
+    result = tram("up", "--detach", "--country", "fr", "--operator", "Me")
+    assert result.code == 0
+    assert "http://127.0.0.1:8081" in result.out
+    assert "no location" not in result.err
+    (command,) = tram.processes.started
+    assert command[:2] == ["-m", "tramontane.processes.control"]
+    assert command[-4:] == ["--country", "FR", "--operator", "Me"]
+
+
+def test_up_without_a_country_says_what_follows(tram: Tram) -> None:
+    start_with(tram, country=False)
+    result = tram("up", "--detach")
+    assert result.code == 0
+    assert "no location is claimed" in result.err
+    assert "--country" not in tram.processes.started[0]
+
+
+def test_up_twice(tram: Tram) -> None:
+    tram.api.on("GET", "/healthz", {})
+    tram.api.on("GET", "status", {})
+    result = tram("up", "--detach")
+    assert result.code == 0
+    assert "running already" in result.err
+    assert tram.processes.started == []
+
+
+def test_address_taken_by_another_platform(tram: Tram) -> None:
+    start_with(tram, country=True)
+    tram.write_home()
+    tram.api.down = False
+    refusals: list[object] = [Unauthenticated("unknown token"), {}]
+    tram.api.script("GET", "status", refusals)
+    assert tram("up", "--detach").code == 0
+    assert len(tram.processes.started) == 1
+
+
+def test_up_reports_why_it_failed(tram: Tram) -> None:
+    start_with(tram, country=True)
+    tram.processes.on_start = lambda: None
+    tram.processes.lines = [
+        "noise",
+        json.dumps({"event": "failed", "code": "unsupported", "message": "no Envoy here"}),
+    ]
+    result = tram("up", "--detach")
+    assert result.code == 1
+    assert "the platform did not start: no Envoy here" in result.err
+
+
+def test_up_when_the_process_just_ends(tram: Tram) -> None:
+    start_with(tram, country=True)
+    tram.processes.on_start = lambda: None
+    tram.processes.lines, tram.processes.exit_status = ["Traceback: x"], 3
+    result = tram("up", "--detach")
+    assert result.code == 1
+    assert "  | Traceback: x" in result.err
+    assert "ended with exit status 3" in result.err
+
+
+def test_up_gives_up_in_the_end(tram: Tram) -> None:
+    start_with(tram, country=True)
+    tram.processes.on_start = lambda: None
+    assert tram("up", "--detach").code == 5
+
+
+def test_up_in_the_foreground(tram: Tram) -> None:
+    start_with(tram, country=True)
+    tram.processes.lines = [json.dumps({"event": "ready"}), "something else"]
+    result = tram("up")
+    assert result.code == 0
+    assert "PART" in result.out
+    assert "something else" in result.out
+
+
+def test_down(tram: Tram) -> None:
+    tram.processes.outputs["tramontane.processes.down"] = (0, "stopped the control plane\n")
+    assert tram("down").out == "stopped the control plane\n"
+    tram.processes.outputs["tramontane.processes.down"] = (1, "")
+    assert tram("down").code == 1
+
+
+def test_doctor(tram: Tram) -> None:
+    tram.api.down = True
+    finding = {"name": "Envoy", "offered": True, "detail": "1.40", "required": True, "group": "A"}
+    lacking = {"name": "GPU", "offered": False, "detail": "-", "required": False, "group": "B"}
+    printed = json.dumps([finding, lacking])
+    tram.processes.outputs["tramontane.processes.doctor"] = (0, printed)
+    result = tram("doctor")
+    assert result.code == 0
+    assert result.out == (
+        "A      OFFERED  NEEDED    DETAIL\nEnvoy  yes      required  1.40\n\n"
+        "B    OFFERED  NEEDED    DETAIL\nGPU  no       optional  -\n"
+    )
+    assert json.loads(tram("doctor", "-o", "json").out) == [finding, lacking]
+    printed = json.dumps([{**finding, "offered": False}])
+    tram.processes.outputs["tramontane.processes.doctor"] = (0, printed)
+    result = tram("doctor")
+    assert result.code == 1
+    assert "cannot run here without: Envoy" in result.err
+
+
+# --- chat --------------------------------------------------------------------------------------
+
+TINY = {"name": "tiny", "project": "default", "status": "healthy", "url": ""}
+
+
+def piece(text: str) -> dict[str, object]:
+    return {"choices": [{"delta": {"content": text}}]}
+
+
+def test_chat_keeps_its_token_private(tram: Tram) -> None:
+    tram.api.on("GET", "models", [TINY])
+    tram.api.on("POST", "tokens", {"token": "inf_1"})
+    tram.api.on("POST", "/v1/chat/completions", [piece("Bon"), piece("jour"), b"[DONE]"])
+    for _ in range(2):
+        result = tram("chat", "tiny", "say hello")
+        assert (result.code, result.out) == (0, "Bonjour\n")
+    body = tram.api.sent("POST", "/v1/chat/completions")
+    assert body["model"] == "tiny"
+    assert body["messages"] == [{"role": "user", "content": "say hello"}]
+    assert sum(call.path.endswith("/tokens") for call in tram.api.calls) == 1
+    assert stat.S_IMODE((tram.home / "chat-tokens.json").stat().st_mode) == 0o600
+
+
+def test_chat_renews_a_token_that_is_refused(tram: Tram) -> None:
+    (tram.home / "chat-tokens.json").write_text(json.dumps({"default": "old"}))
+    tram.api.on("GET", "models", [TINY])
+    tram.api.on("POST", "tokens", {"token": "new"})
+
+    def answer(_: Call) -> object:
+        return [piece("ok")] if tram.api.tokens[-1] == "new" else Unauthenticated("refused")
+
+    tram.api.on("POST", "/v1/chat/completions", answer)
+    assert tram("chat", "--model", "tiny", "hi").out == "ok\n"
+
+
+def test_chat_names_what_there_is(tram: Tram) -> None:
+    tram.api.on("GET", "models", [TINY, {**TINY, "name": "big"}])
+    assert tram("chat", "nobody", "hi").code == 4
+    assert tram("chat", "--model", "nobody", "hi").code == 4
+    assert "big, tiny" in tram("chat").err
+    tram.api.on("GET", "models", [])
+    result = tram("chat", "hello there")
+    assert result.code == 4
+    assert "tram deploy --model tiny" in result.err
