@@ -1,0 +1,77 @@
+"""API keys as Envoy checks them: signed tokens, and a list of revoked ones. Pure.
+
+Both filters reach Envoy by extension discovery, apart from the listener: revoking a key must not
+drain anybody's connections, as a changed listener would. See docs/decisions/0002.
+"""
+
+from tramontane.domain.route import KeyTrust
+from tramontane.gateway.descriptors import Json, typed
+from tramontane.gateway.services import JWT_METADATA
+
+JWT_TYPE = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
+REVOKED = "tramontane.revoked"
+RBAC_TYPE = "envoy.extensions.filters.http.rbac.v3.RBAC"
+KEY_PREFIX = "Bearer tram_"
+
+
+def make_key_filters(trust: KeyTrust) -> dict[str, Json]:
+    """Return the extension configurations by name, each ``{name, typed_config}``."""
+    return {
+        JWT_METADATA: {"name": JWT_METADATA, "typed_config": make_jwt_authn(trust)},
+        REVOKED: {"name": REVOKED, "typed_config": make_revocations(trust)},
+    }
+
+
+def make_jwt_authn(trust: KeyTrust) -> Json:
+    """Return the check of signature and issuer.
+
+    Where no key is required, one that is ours and good is still taken off the request, so that an
+    app never gets to see a platform key; any other ``Authorization`` passes.
+    """
+    provider = {
+        "issuer": trust.issuer,
+        "local_jwks": {"inline_string": f'{{"keys":[{trust.public_jwk}]}}'},
+        "from_headers": [{"name": "Authorization", "value_prefix": KEY_PREFIX}],
+        "forward": False,
+        "payload_in_metadata": "key",
+        "clear_route_cache": True,
+        "jwt_cache_config": {"jwt_cache_size": 1000},
+    }
+    required = {"provider_name": "platform"}
+    return typed(
+        JWT_TYPE,
+        providers={"platform": provider},
+        requirement_map={
+            "required": required,
+            "optional": {
+                "requires_any": {"requirements": [required, {"allow_missing_or_failed": {}}]}
+            },
+        },
+        rules=[{"match": {"prefix": "/"}, "requirement_name": "optional"}],
+        strip_failure_response=True,
+    )
+
+
+def make_revocations(trust: KeyTrust) -> Json:
+    """Return the refusal of good signatures that are no longer wanted."""
+    if not trust.revoked:
+        return typed(RBAC_TYPE)
+    revoked = [
+        {
+            "sourced_metadata": {
+                "metadata_matcher": {
+                    "filter": JWT_METADATA,
+                    "path": [{"key": "key"}, {"key": "jti"}],
+                    "value": {"string_match": {"exact": token}},
+                }
+            }
+        }
+        for token in sorted(trust.revoked)
+    ]
+    return typed(
+        RBAC_TYPE,
+        rules={
+            "action": "DENY",
+            "policies": {"revoked": {"permissions": [{"any": True}], "principals": revoked}},
+        },
+    )

@@ -1,0 +1,94 @@
+"""What Envoy says when it answers by itself: small JSON bodies with stable codes. Pure.
+
+Two shapes, chosen by the virtual host: ``{"error": {"code", "message"}}`` for apps, OpenAI's for
+inference. Called by ``gateway.listeners``.
+"""
+
+from tramontane.gateway.descriptors import Json, named
+from tramontane.gateway.services import error, openai_error, openai_kind
+
+INFERENCE_HOST = "inference"
+"""Name of the virtual host that answers under ``/v1`` on every host that is no service."""
+
+KEY_NEEDED = "a valid API key is needed: send it as 'Authorization: Bearer tram_…'"
+
+MEANINGS: tuple[tuple[str, int, str, str], ...] = (
+    # (which local replies, status, code, message); the first that holds is used.
+    ("response.code == 401", 401, "invalid_api_key", KEY_NEEDED),
+    (
+        'response.code_details.startsWith("rbac_access_denied")',
+        401,
+        "key_revoked",
+        "this API key has been revoked",
+    ),
+    (
+        'response.code_details.contains("no_healthy_upstream")',
+        503,
+        "%CLUSTER_METADATA(tramontane:code)%",
+        "%CLUSTER_METADATA(tramontane:message)%",
+    ),
+    (
+        'response.code_details.startsWith("cluster_not_found")',
+        503,
+        "start_timed_out",
+        "the service did not start in time; trying again may succeed",
+    ),
+    (
+        "response.code == 503",
+        503,
+        "instance_unreachable",
+        "the instance went away before it answered; trying again may succeed",
+    ),
+    ("response.code == 413", 413, "body_too_large", "the request body is too large"),
+    ("response.code == 431", 431, "headers_too_large", "the request headers are too large"),
+    ("response.code == 404", 404, "not_found", "nothing answers here"),
+)
+
+
+def make_local_replies() -> Json:
+    """Return the ``local_reply_config`` of the users' listener."""
+    # A route's fixed answer is already what it should be.
+    mappers = [_make_passage()]
+    mappers += [
+        _make_mapper(f'xds.virtual_host_name == "{INFERENCE_HOST}" && {when}', status, body)
+        for when, status, code, message in MEANINGS
+        for body in [openai_error(code, message, kind=openai_kind(status))]
+    ]
+    mappers += [
+        _make_mapper(when, status, error(code, message)) for when, status, code, message in MEANINGS
+    ]
+    return {
+        "mappers": mappers,
+        "body_format": {
+            "json_format": error("%RESPONSE_CODE_DETAILS%", "%LOCAL_REPLY_BODY%"),
+        },
+    }
+
+
+def make_condition(expression: str) -> Json:
+    """Return a filter on local replies and access log entries, in CEL over Envoy's attributes."""
+    return {
+        "extension_filter": named(
+            "envoy.access_loggers.extension_filters.cel",
+            "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+            expression=expression,
+        )
+    }
+
+
+def _make_passage() -> Json:
+    return {
+        "filter": make_condition('response.code_details == "direct_response"'),
+        "body_format_override": {
+            "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
+            "content_type": "application/json",
+        },
+    }
+
+
+def _make_mapper(when: str, status: int, body: Json) -> Json:
+    return {
+        "filter": make_condition(when),
+        "status_code": status,
+        "body_format_override": {"json_format": body},
+    }

@@ -1,0 +1,157 @@
+"""Services as Envoy virtual hosts: one per service, found by host name. Pure.
+
+Called by ``gateway.resources``, which keeps the encoded form of each, so that one change among a
+thousand services encodes one virtual host.
+"""
+
+import json
+
+from tramontane.domain.route import Refusal, ServiceRoute
+from tramontane.gateway.bodies import (
+    ENABLED,
+    JSON_FILTER,
+    SSE_FILTER,
+    make_json_answers_only,
+)
+from tramontane.gateway.descriptors import Json, typed
+
+JWT_METADATA = "envoy.filters.http.jwt_authn"
+"""Where the verified claims of a key are found, under ``key``."""
+
+RETRY = {
+    # Only what cannot have reached the app: an instance that dies between requests stays unseen.
+    "retry_on": "connect-failure,refused-stream,reset-before-request",
+    "num_retries": 3,
+    "retry_host_predicate": [
+        {
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typed_config": typed(
+                "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+            ),
+        }
+    ],
+    "host_selection_retry_max_attempts": 5,
+    "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.05s"},
+}
+
+
+def make_service_host(route: ServiceRoute, domain: str) -> Json:
+    """Return the virtual host of one service."""
+    name = f"{route.service}.{route.project}.{domain}"
+    if route.key_required:
+        routes = [
+            {
+                **make_action(route),
+                "match": {"prefix": "/", "dynamic_metadata": [of_project(route)]},
+            },
+            {
+                "match": {"prefix": "/"},
+                **make_answer(403, error("forbidden", "this key is of another project")),
+            },
+        ]
+    else:
+        routes = [{**make_action(route), "match": {"prefix": "/"}}]
+    filters: Json = {"envoy.filters.http.on_demand": make_on_demand(route)}
+    if route.key_required:
+        filters[JWT_METADATA] = typed(
+            "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig",
+            requirement_name="required",
+        )
+    if route.model is not None:
+        filters |= {JSON_FILTER: make_json_answers_only(), SSE_FILTER: ENABLED}
+    return {
+        "name": f"{route.project}/{route.service}",
+        "domains": [name, f"{name}:*"],
+        "routes": routes,
+        "typed_per_filter_config": filters,
+    }
+
+
+def make_action(route: ServiceRoute) -> Json:
+    """Return what happens to a request of this service, less the match."""
+    metadata: Json = {"project": route.project, "service": route.service}
+    if isinstance(route.target, Refusal):
+        action = make_refusal(route.target)
+    else:
+        action = {
+            "route": {
+                "cluster": route.target.name,
+                "cluster_not_found_response_code": "SERVICE_UNAVAILABLE",
+                "timeout": "0s",
+                "idle_timeout": "0s",
+                "retry_policy": RETRY,
+            }
+        }
+    return {"metadata": {"filter_metadata": {"tramontane": metadata}}, **action}
+
+
+def make_refusal(refusal: Refusal, *, openai: bool = False) -> Json:
+    """Return a fixed answer in the shape of the host it is given on."""
+    body = (
+        openai_error(refusal.code, refusal.message, kind=openai_kind(refusal.status))
+        if openai
+        else error(refusal.code, refusal.message)
+    )
+    return make_answer(refusal.status, body, retry_after_s=refusal.retry_after_s)
+
+
+def make_answer(status: int, body: Json, *, retry_after_s: int | None = None) -> Json:
+    """Return a direct response with a JSON body."""
+    headers = {"content-type": "application/json"}
+    if retry_after_s is not None:
+        headers["retry-after"] = str(retry_after_s)
+    return {
+        "direct_response": {"status": status, "body": {"inline_string": json.dumps(body)}},
+        "response_headers_to_add": [
+            {
+                "header": {"key": key, "value": value.replace("%", "%%")},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+            for key, value in headers.items()
+        ],
+    }
+
+
+def error(code: str, message: str) -> Json:
+    """Return the error body of app hosts."""
+    return {"error": {"code": code, "message": message}}
+
+
+def openai_error(code: str, message: str, *, kind: str = "invalid_request_error") -> Json:
+    """Return the error body that OpenAI's clients understand."""
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def openai_kind(status: int) -> str:
+    """Return OpenAI's ``type`` for a status."""
+    return "invalid_request_error" if status < 500 else "server_error"
+
+
+def of_project(route: ServiceRoute) -> Json:
+    """Return a match on the verified key's project."""
+    return match_metadata(JWT_METADATA, ("key", "project"), route.project)
+
+
+def match_metadata(namespace: str, path: tuple[str, ...], value: str) -> Json:
+    """Return an exact match on one string of the request's dynamic metadata."""
+    return {
+        "filter": namespace,
+        "path": [{"key": key} for key in path],
+        "value": {"string_match": {"exact": value}},
+    }
+
+
+def make_on_demand(route: ServiceRoute) -> Json:
+    """Return how long requests of this service may be held while it wakes."""
+    return typed(
+        "envoy.extensions.filters.http.on_demand.v3.PerRouteConfig",
+        odcds=make_odcds(route.start_deadline_s),
+    )
+
+
+def make_odcds(timeout_s: float) -> Json:
+    """Return on-demand cluster discovery over the one stream we have."""
+    return {
+        "source": {"ads": {}, "resource_api_version": "V3"},
+        "timeout": f"{timeout_s:.3f}s",
+    }
