@@ -4,6 +4,7 @@ Everything durable is below the home directory (``TRAM_HOME``), readable by its 
 Sockets are elsewhere: their paths end at 107 bytes (``sun_path``, unix(7)), and homes are long.
 """
 
+import fcntl
 import hashlib
 import os
 import stat
@@ -75,6 +76,21 @@ class Layout:
     def builds(self) -> Path:
         """Artifacts, dependency layers and toolchains."""
         return self.home / "builds"
+
+    def lock_holder(self) -> int | None:
+        """Return the process id of the running control plane, or None if none runs.
+
+        The kernel's lock decides, not the number in the file: that may be of a process long gone.
+        """
+        try:
+            with self.lock.open("r+") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return int(file.read().strip() or 0) or None
+        except FileNotFoundError:
+            return None
+        return None
 
     def build_log(self, service_id: str, deployment_id: str) -> Path:
         """Return the file that a deployment's build writes its lines to."""

@@ -112,6 +112,14 @@ class ServiceReconciler:
         init=False, default_factory=dict[ServiceId, EgressRoute]
     )
 
+    def routes_now(self) -> list[ServiceRoute]:
+        """Return every route that is or should be served."""
+        return list(self._published.values())
+
+    def egress_now(self) -> list[EgressRoute]:
+        """Return every way out that is or should be open."""
+        return list(self._egress.values())
+
     async def adopt(self) -> None:
         """Take over what runs, before anything is decided: call once, before ``run``.
 

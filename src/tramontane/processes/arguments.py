@@ -1,0 +1,81 @@
+"""The flags of the control plane's process, as ``tram up`` passes them on."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tramontane.base.errors import InvalidRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """A TCP address to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """Return ``host:port``, with brackets around an IPv6 address."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlArguments:
+    """What a control plane is started with."""
+
+    home: Path
+    gateway: Address
+    api: Address
+    country: str | None
+    operator: str | None
+    claim_note: str
+    isolation: str
+    database: str | None
+
+
+def default_home() -> Path:
+    """Return ``TRAM_HOME``, or ``tramontane`` in the XDG data directory."""
+    if home := os.environ.get("TRAM_HOME"):
+        return Path(home)
+    data = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(data) if Path(data).is_absolute() else Path("~/.local/share")) / "tramontane"
+
+
+def parse_address(text: str, flag: str) -> Address:
+    """Return the address in ``HOST:PORT``. Raises ``InvalidRequest`` naming the flag."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise InvalidRequest(
+            f"{flag} {text}: expected HOST:PORT, such as 127.0.0.1:8080", path=flag
+        )
+    return Address(host=host.strip("[]"), port=int(port))
+
+
+def parse_control_arguments(argv: Sequence[str]) -> ControlArguments:
+    """Return the control plane's arguments. Raises ``InvalidRequest``."""
+    parser = argparse.ArgumentParser(prog="tramontane.processes.control", exit_on_error=False)
+    parser.add_argument("--home", type=Path, default=None)
+    parser.add_argument("--gateway", default="127.0.0.1:8080")
+    parser.add_argument("--api", default="127.0.0.1:8081")
+    parser.add_argument("--country")
+    parser.add_argument("--operator")
+    parser.add_argument("--claim-note", default="declared with tram up")
+    parser.add_argument("--isolation", choices=("sandbox", "none"), default="sandbox")
+    parser.add_argument("--database")
+    try:
+        found = parser.parse_args(argv)
+    except argparse.ArgumentError as error:
+        raise InvalidRequest(str(error)) from error
+    return ControlArguments(
+        home=found.home or default_home(),
+        gateway=parse_address(found.gateway, "--gateway"),
+        api=parse_address(found.api, "--api"),
+        country=found.country,
+        operator=found.operator,
+        claim_note=found.claim_note,
+        isolation=found.isolation,
+        database=found.database,
+    )

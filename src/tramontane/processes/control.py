@@ -1,0 +1,393 @@
+"""The control plane: one process that decides, and tells Envoy and the runtimes.
+
+``tram up`` starts it. ``Control.run`` is the list of its parts, in the order of their start; each
+line says what the part needs. Killing it stops no instance and no request: the next start adopts
+what runs. It prints one JSON line, ``ready`` or ``failed``, and logs to stderr.
+"""
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import uvicorn
+import uvloop
+
+from tramontane import __version__
+from tramontane.api.app import make_app
+from tramontane.api.feed import ServiceFeed
+from tramontane.api.parts import ApiParts
+from tramontane.api.tokens import TokenIssuer, load_signing_key
+from tramontane.base.clock import SystemClock
+from tramontane.base.errors import Conflict, NotFound, TramontaneError
+from tramontane.base.ids import random_id
+from tramontane.base.nudges import NudgeQueue
+from tramontane.builders.settings import BuildSettings, Isolation
+from tramontane.domain.ids import CellId, DeploymentId, ServiceId
+from tramontane.domain.instance import Instance
+from tramontane.domain.load import UpstreamLoad
+from tramontane.gateway.bootstrap import EnvoyPaths
+from tramontane.gateway.envoy import Envoy, EnvoyOptions
+from tramontane.gateway.gateway import Gateway, GatewayCallbacks
+from tramontane.gateway.options import GatewayOptions
+from tramontane.gateway.server import Rejection
+from tramontane.processes.arguments import Address, ControlArguments, parse_control_arguments
+from tramontane.processes.artifacts import ArtifactMaker
+from tramontane.processes.interpreter import find_engine_files
+from tramontane.processes.layout import Layout, open_layout, write_private
+from tramontane.processes.logs import LogFiles
+from tramontane.processes.machine import (
+    Claim,
+    check_country,
+    keep_claim,
+    make_cell,
+    read_claim,
+)
+from tramontane.reconcile.builds import BuildReconciler
+from tramontane.reconcile.demand import DemandTracker, service_of
+from tramontane.reconcile.keys import ALL, KeyReconciler
+from tramontane.reconcile.services import ServiceReconciler
+from tramontane.reconcile.specs import InstancePaths
+from tramontane.runtimes.process.runtime import ProcessRuntime
+from tramontane.runtimes.runtime import Runtime
+from tramontane.store.sources import SourceFiles
+from tramontane.store.store import Store, open_store
+from tramontane.wire.schemas import ExecView, PartView
+
+log = logging.getLogger("tramontane")
+
+DOMAIN = "localhost"
+"""Services answer at ``<service>.<project>.localhost``: this machine, by RFC 6761."""
+READY_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What ``tram status`` tells about the platform's own parts."""
+
+    version: str
+    home: str
+    api: Address
+    gateway_address: Address
+    started_at: float
+    envoy: Envoy
+
+    def get_control_plane(self) -> PartView:
+        """Return this process."""
+        return PartView(
+            status="running",
+            pid=os.getpid(),
+            address=f"http://{self.api}",
+            started_at=self.started_at,
+        )
+
+    def get_gateway(self) -> PartView:
+        """Return Envoy."""
+        pid = self.envoy.pid
+        return PartView(
+            status="running" if pid else "starting",
+            pid=pid,
+            address=f"http://{self.gateway_address}",
+        )
+
+
+class ApiServer(uvicorn.Server):
+    """uvicorn, leaving signals to the control plane."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Install nothing."""
+        yield
+
+
+class Control:
+    """The parts of one control plane, made from its arguments."""
+
+    def __init__(self, arguments: ControlArguments, layout: Layout, store: Store) -> None:
+        self._arguments = arguments
+        self._layout = layout
+        self._store = store
+        self._clock = SystemClock()
+        self._stop = asyncio.Event()
+        self._queue: NudgeQueue[ServiceId] = NudgeQueue(self._clock.monotonic)
+        self._builds: NudgeQueue[DeploymentId] = NudgeQueue(self._clock.monotonic)
+        self._keys: NudgeQueue[str] = NudgeQueue(self._clock.monotonic)
+        self._demand = DemandTracker(self._clock.now())
+
+    async def run(self) -> None:
+        """Start everything, say so, and stay until SIGTERM or SIGINT."""
+        arguments, layout, store, clock = self._arguments, self._layout, self._store, self._clock
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        api_socket = _listen(arguments.api, "--api")
+        runtime: Runtime = ProcessRuntime(
+            state=layout.instances, run=layout.run, clock=clock, isolation=arguments.isolation
+        )
+        cell = make_cell(self._claim(), runtime.kind, arguments.isolation)
+        await asyncio.to_thread(store.upsert_cell, cell)
+        issuer = TokenIssuer(load_signing_key(layout.signing_key), store, clock, random_id)
+        await asyncio.to_thread(issuer.ensure_admin_token, layout.credentials)
+        gateway = Gateway(
+            socket_path=layout.run / "xds.sock",
+            clock=clock,
+            callbacks=GatewayCallbacks(
+                on_wake=self._on_wake, on_load=self._on_load, on_rejected=_on_rejected
+            ),
+            options=GatewayOptions(
+                address=arguments.gateway.host,
+                port=arguments.gateway.port,
+                domain=DOMAIN,
+                access_log=layout.gateway / "access.log",
+                egress_log=layout.gateway / "egress.log",
+            ),
+        )
+        envoy = Envoy(
+            paths=EnvoyPaths(directory=layout.run / "envoy", xds_socket=layout.run / "xds.sock"),
+            options=EnvoyOptions(),
+            clock=clock,
+        )
+        feed = ServiceFeed()
+        services = ServiceReconciler(
+            store=store,
+            runtimes={cell.id: runtime},
+            cells=(cell,),
+            routes=gateway,
+            demand=self._demand,
+            queue=self._queue,
+            builds=self._builds,
+            paths=InstancePaths(logs=str(layout.logs), sockets=str(layout.run)),
+            clock=clock,
+            ids=random_id,
+            on_change=feed.announce,
+        )
+        keys = KeyReconciler(
+            store=store,
+            public_jwk=issuer.public_jwk(),
+            issuer=issuer.issuer,
+            publish=gateway.publish_trust,
+            queue=self._keys,
+        )
+        builds = BuildReconciler(
+            store=store,
+            make_artifact=self._make_maker().make,
+            queue=self._builds,
+            services=self._queue,
+            clock=clock,
+        )
+        api = self._make_api(issuer, feed, envoy, {cell.id: runtime})
+
+        # What runs is known before anything is decided; Envoy is told only the whole truth.
+        await services.adopt()
+        gateway.publish_all(services.routes_now(), services.egress_now(), await keys.read_trust())
+        if envoy.adopt() is None:
+            _listen(arguments.gateway, "--gateway").close()
+        await gateway.start()
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(services.run()),
+                group.create_task(builds.run()),
+                group.create_task(keys.run()),
+                group.create_task(envoy.watch()),
+                group.create_task(api.serve(sockets=[api_socket])),
+            ]
+            await envoy.wait_ready(READY_S)
+            await gateway.wait_applied(READY_S)
+            self._announce()
+            await self._stop.wait()
+            api.should_exit = True
+            for task in tasks[:-1]:
+                task.cancel()
+        await gateway.close()
+        await runtime.close()
+
+    def _on_wake(self, upstream: str) -> None:
+        service_id = service_of(upstream)
+        self._demand.record_wake(service_id, self._clock.now())
+        self._queue.nudge(service_id)
+
+    def _on_load(self, load: UpstreamLoad) -> None:
+        if self._demand.record_load(load):
+            self._queue.nudge(service_of(load.upstream))
+
+    def _claim(self) -> Claim | None:
+        path = self._layout.home / "claim.json"
+        country = self._arguments.country
+        if country is None:
+            return read_claim(path)
+        claim = Claim(
+            country=check_country(country),
+            operator=self._arguments.operator,
+            note=self._arguments.claim_note,
+            declared_at=self._clock.now(),
+        )
+        keep_claim(path, claim)
+        return claim
+
+    def _make_maker(self) -> ArtifactMaker:
+        sandboxed = self._arguments.isolation == "sandbox"
+        return ArtifactMaker(
+            layout=self._layout,
+            settings=BuildSettings(
+                root=self._layout.builds,
+                environment=dict(os.environ),
+                isolation=Isolation.BUBBLEWRAP if sandboxed else Isolation.NONE,
+            ),
+            engine=find_engine_files(),
+            clock=self._clock,
+        )
+
+    def _make_api(
+        self,
+        issuer: TokenIssuer,
+        feed: ServiceFeed,
+        envoy: Envoy,
+        runtimes: dict[CellId, Runtime],
+    ) -> ApiServer:
+        arguments = self._arguments
+
+        async def execute(instance: Instance, command: Sequence[str], timeout_s: float) -> ExecView:
+            runtime = runtimes.get(instance.cell_id)
+            if runtime is None:
+                raise NotFound(f"instance {instance.id} runs in no cell of this platform")
+            done = await runtime.execute(instance.id, command, timeout_s)
+            return ExecView(
+                instance=instance.id,
+                exit_code=done.exit_code,
+                stdout=done.stdout.decode(errors="replace"),
+                stderr=done.stderr.decode(errors="replace"),
+            )
+
+        parts = ApiParts(
+            store=self._store,
+            tokens=issuer,
+            sources=SourceFiles(self._layout.sources),
+            feed=feed,
+            clock=self._clock,
+            ids=random_id,
+            nudge=self._queue.nudge,
+            revoked=lambda _: self._keys.nudge(ALL),
+            platform=Facts(
+                version=__version__,
+                home=str(self._layout.home),
+                api=arguments.api,
+                gateway_address=arguments.gateway,
+                started_at=self._clock.now(),
+                envoy=envoy,
+            ),
+            logs=LogFiles(logs=self._layout.logs),
+            execute=execute,
+            service_url=lambda project, service: (
+                f"http://{service}.{project}.{DOMAIN}:{arguments.gateway.port}"
+            ),
+        )
+        config = uvicorn.Config(
+            make_app(parts), log_config=None, access_log=False, lifespan="off", ws="none"
+        )
+        return ApiServer(config)
+
+    def _announce(self) -> None:
+        arguments, layout = self._arguments, self._layout
+        addresses = {
+            "api": f"http://{arguments.api}",
+            "gateway": f"http://{arguments.gateway}",
+            "domain": DOMAIN,
+        }
+        write_private(layout.platform, json.dumps(addresses, indent=2) + "\n")
+        _say({"event": "ready", "pid": os.getpid(), **addresses})
+
+
+def _on_rejected(rejection: Rejection) -> None:
+    log.error(
+        "the gateway refused %s %s: %s",
+        rejection.type_url.rpartition(".")[2],
+        ", ".join(rejection.names),
+        rejection.message,
+    )
+
+
+def _listen(address: Address, flag: str) -> socket.socket:
+    """Return a listening socket. Raises ``Conflict`` if somebody else has the address."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((address.host, address.port))
+    except OSError as error:
+        listening.close()
+        raise Conflict(
+            f"cannot listen on {address}: {error.strerror}; choose another with {flag} HOST:PORT"
+        ) from error
+    listening.listen(1024)
+    return listening
+
+
+def _lock(layout: Layout) -> TextIO:
+    """Hold the platform's lock until this process ends. Raises ``Conflict`` if another does."""
+    file = layout.lock.open("a+")
+    layout.lock.chmod(0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise Conflict(f"a control plane already runs for {layout.home}") from error
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def _say(event: dict[str, object]) -> None:
+    print(json.dumps(event), flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a control plane; return 0 after a stop that was asked for, 1 if it could not start."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    try:
+        arguments = parse_control_arguments(sys.argv[1:] if argv is None else argv)
+        layout = open_layout(arguments.home)
+        with _lock(layout):
+            database = arguments.database or layout.database
+            uvloop.run(_run(arguments, layout, database))
+    except TramontaneError as error:
+        return _fail(error)
+    except BaseExceptionGroup as group:
+        known = group.subgroup(TramontaneError)
+        if known is None:
+            raise
+        return _fail(_first(known))
+    return 0
+
+
+def _fail(error: TramontaneError) -> int:
+    _say({"event": "failed", "code": error.code, "message": error.message})
+    return 1
+
+
+async def _run(arguments: ControlArguments, layout: Layout, database: Path | str) -> None:
+    store = await asyncio.to_thread(open_store, database)
+    try:
+        await Control(arguments, layout, store).run()
+    finally:
+        store.close()
+
+
+def _first(group: BaseExceptionGroup[TramontaneError]) -> TramontaneError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""The bundled model, through the gateway, with the clients people already have."""
+
+import json
+from importlib.resources import files
+
+import openai
+import pytest
+
+from tests.e2e.platform import Platform, wait_for
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def client(platform: Platform) -> openai.OpenAI:
+    platform.tram("deploy", "--model", "tiny", "--name", "tiny")
+    token = platform.read("tokens", "create", "--project", "default")["token"]
+    return openai.OpenAI(
+        base_url=f"http://127.0.0.1:{platform.gateway_port}/v1", api_key=token, max_retries=0
+    )
+
+
+def test_it_answers_its_facts(client: openai.OpenAI) -> None:
+    facts = json.loads(
+        files("tramontane.engines").joinpath("models/tiny.facts.json").read_text("utf-8")
+    )
+    assert len(facts) >= 150
+    right = 0
+    for fact in facts:
+        answer = client.chat.completions.create(
+            model="tiny",
+            messages=[{"role": "user", "content": fact["question"]}],
+            temperature=0,
+            max_tokens=64,
+        )
+        text = answer.choices[0].message.content or ""
+        needles = fact["must_contain"]
+        needles = [needles] if isinstance(needles, str) else needles
+        right += all(needle.lower() in text.lower() for needle in needles)
+    assert right / len(facts) >= 0.95
+
+
+def test_it_streams(client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model="tiny",
+        messages=[{"role": "user", "content": "What is the capital of France?"}],
+        temperature=0,
+        stream=True,
+    )
+    pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
+    assert "Paris" in "".join(pieces)
+    assert sum(bool(piece) for piece in pieces) > 1
+
+
+def test_completions_embeddings_and_models(client: openai.OpenAI) -> None:
+    assert client.completions.create(model="tiny", prompt="Paris", max_tokens=4).choices[0].text
+    vectors = client.embeddings.create(model="tiny", input=["Paris", "Berlin"]).data
+    assert len(vectors) == 2
+    assert len(vectors[0].embedding) > 8
+    assert [model.id for model in client.models.list()] == ["tiny"]
+
+
+def test_errors_have_the_shape_clients_expect(platform: Platform, client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="nobody", messages=[{"role": "user", "content": "x"}])
+    stranger = openai.OpenAI(base_url=str(client.base_url), api_key="tram_wrong", max_retries=0)
+    with pytest.raises(openai.AuthenticationError):
+        stranger.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "x"}])
+
+
+def test_a_key_of_another_project_does_not_see_the_model(
+    platform: Platform, client: openai.OpenAI
+) -> None:
+    token = platform.read("tokens", "create", "--project", "elsewhere")["token"]
+    other = openai.OpenAI(base_url=str(client.base_url), api_key=token, max_retries=0)
+    assert list(other.models.list()) == []
+    with pytest.raises(openai.NotFoundError):
+        other.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "x"}])
+
+
+def test_it_wakes_for_a_question(platform: Platform, client: openai.OpenAI) -> None:
+    platform.tram("scale", "tiny", "0")
+    platform.wait_status("tiny", "sleeping")
+    answer = client.chat.completions.create(
+        model="tiny", messages=[{"role": "user", "content": "What is the capital of Italy?"}]
+    )
+    assert "Rome" in (answer.choices[0].message.content or "")
+
+
+def test_chat_from_the_command_line(platform: Platform, client: openai.OpenAI) -> None:
+    done = platform.tram("chat", "tiny", "What is the capital of Germany?")
+    assert "Berlin" in done.stdout
+
+
+def test_a_revoked_key_is_refused(platform: Platform, client: openai.OpenAI) -> None:
+    created = platform.read("tokens", "create", "--project", "default")
+    key = openai.OpenAI(base_url=str(client.base_url), api_key=created["token"], max_retries=0)
+    assert [model.id for model in key.models.list()] == ["tiny"]
+    platform.tram("tokens", "delete", created["id"])
+
+    def refused() -> bool:
+        try:
+            key.models.list()
+        except (openai.AuthenticationError, openai.PermissionDeniedError):
+            return True
+        return False
+
+    wait_for(refused, "the key to be refused")
