@@ -1,0 +1,40 @@
+"""Checks of a definition that its schema cannot express: what the platform must know of."""
+
+from tramontane.base.errors import InvalidRequest
+from tramontane.domain.definition import Definition, DirectorySource, ModelSource, ServiceKind
+from tramontane.policy.presets import find_presets
+from tramontane.store.store import Store
+from tramontane.wire.definitions import definition_from_body
+from tramontane.wire.schemas import DefinitionBody
+
+
+def check_definition(body: DefinitionBody, *, path: str = "definition") -> Definition:
+    """Return the domain's value; raises ``InvalidRequest`` with the path of the wrong field."""
+    definition = definition_from_body(body)
+    scaling = definition.scaling
+    if scaling.instances_min > scaling.instances_max:
+        raise InvalidRequest(
+            f"{path}.scaling.max: is {scaling.instances_max}, "
+            f"less than scaling.min, which is {scaling.instances_min}",
+            path=f"{path}.scaling.max",
+        )
+    is_model = isinstance(definition.source, ModelSource)
+    if (definition.kind is ServiceKind.MODEL) is not is_model:
+        wanted = "source code" if is_model else "a model"
+        raise InvalidRequest(
+            f"{path}.source: a service of kind {definition.kind.value} needs {wanted}",
+            path=f"{path}.source",
+        )
+    find_presets(definition.policy, path=f"{path}.policy")
+    return definition
+
+
+def check_source(store: Store, definition: Definition, *, path: str = "definition") -> None:
+    """Raise ``InvalidRequest`` unless the definition's source code was uploaded."""
+    source = definition.source
+    if isinstance(source, DirectorySource) and store.read_source(source.digest) is None:
+        raise InvalidRequest(
+            f"{path}.source.digest: there is no archive {source.digest}; "
+            f"upload it first: PUT /api/v1/sources/{source.digest}",
+            path=f"{path}.source.digest",
+        )

@@ -1,0 +1,1 @@
+"""One module per noun: parse, call the store, answer, nudge. Nothing is decided here."""

@@ -1,0 +1,60 @@
+"""The platform itself: is it there, how do its parts fare, where can it run things."""
+
+from collections import Counter
+
+from fastapi import APIRouter
+
+from tramontane.api.access import Caller, NamePath, Reader
+from tramontane.api.views import cell_view
+from tramontane.domain.definition import ServiceKind
+from tramontane.wire.schemas import CellView, ModelView, StatusView
+
+router = APIRouter(tags=["platform"])
+
+
+@router.get("/status")
+def get_status(caller: Reader) -> StatusView:
+    """How the parts of the platform fare."""
+    facts = caller.parts.platform
+    records = caller.parts.store.list_services(caller.project)
+    return StatusView(
+        version=facts.version,
+        home=facts.home,
+        control_plane=facts.get_control_plane(),
+        gateway=facts.get_gateway(),
+        cells=_list_cells(caller),
+        services=dict(Counter(record.service.status.value for record in records)),
+    )
+
+
+@router.get("/cells")
+def list_cells(caller: Reader) -> list[CellView]:
+    """The places where instances can run."""
+    return _list_cells(caller)
+
+
+@router.get("/cells/{name}")
+def get_cell(name: NamePath, caller: Reader) -> CellView:
+    """One place where instances can run."""
+    cell = caller.parts.store.read_cell(name)
+    return cell_view(cell, caller.parts.store.count_instances().get(cell.id, 0))
+
+
+@router.get("/models")
+def list_models(caller: Reader) -> list[ModelView]:
+    """The model services that this token may see."""
+    return [
+        ModelView(
+            name=record.service.name,
+            project=record.service.project,
+            status=record.service.status.value,
+            url=caller.parts.service_url(record.service.project, record.service.name),
+        )
+        for record in caller.parts.store.list_services(caller.project)
+        if record.service.kind is ServiceKind.MODEL
+    ]
+
+
+def _list_cells(caller: Caller) -> list[CellView]:
+    counts = caller.parts.store.count_instances()
+    return [cell_view(cell, counts.get(cell.id, 0)) for cell in caller.parts.store.list_cells()]

@@ -1,0 +1,104 @@
+"""Answers that go on: the output of a service, and services as they change."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+
+from tramontane.api.access import Caller, NamePath, ProjectQuery, Reader
+from tramontane.api.handlers.services import cell_names, view_service
+from tramontane.api.parts import LogSource
+from tramontane.wire.schemas import LogLine, ServiceView
+
+router = APIRouter(tags=["streams"])
+
+SOURCES: tuple[LogSource, ...] = ("build", "runtime", "egress", "platform")
+Sources = Annotated[list[Literal["build", "runtime", "egress", "platform"]] | None, Query()]
+Since = Annotated[float | None, Query(ge=0, le=1e11, allow_inf_nan=False)]
+Tail = Annotated[int | None, Query(ge=0, le=100_000)]
+InstanceQuery = Annotated[str | None, Query(max_length=64)]
+
+LINES = {"application/x-ndjson": {"schema": {"$ref": "#/components/schemas/LogLine"}}}
+EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
+
+
+@router.get(
+    "/projects/{project}/services/{name}/logs",
+    response_class=StreamingResponse,
+    responses={200: {"description": "One LogLine per line", "content": LINES}},
+)
+async def stream_logs(  # noqa: PLR0913 - one argument per query parameter
+    project: NamePath,
+    name: NamePath,
+    caller: Reader,
+    *,
+    source: Sources = None,
+    since: Since = None,
+    follow: bool = False,
+    instance: InstanceQuery = None,
+    tail: Tail = None,
+) -> StreamingResponse:
+    """The output of a service; with ``follow`` it does not end."""
+    record = await asyncio.to_thread(caller.parts.store.read_service, project, name)
+    lines = caller.parts.logs.read(
+        record.service.id,
+        source or SOURCES,
+        since=since,
+        instance=instance,
+        tail=tail,
+        follow=follow,
+    )
+    return StreamingResponse(_encode(lines), media_type="application/x-ndjson")
+
+
+@router.get(
+    "/watch",
+    response_class=StreamingResponse,
+    responses={200: {"description": "A ServiceView per event", "content": EVENTS}},
+)
+async def watch_services(
+    caller: Reader, project: ProjectQuery = None, service: ProjectQuery = None
+) -> StreamingResponse:
+    """Each service as it is now, then again at each change; does not end."""
+    caller.check_project(project)
+    events = _watch(caller, project or caller.project, service)
+    headers = {"Cache-Control": "no-store"}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+async def _encode(lines: AsyncIterator[LogLine]) -> AsyncIterator[bytes]:
+    async for line in lines:
+        yield line.model_dump_json().encode() + b"\n"
+
+
+async def _watch(caller: Caller, project: str | None, name: str | None) -> AsyncIterator[bytes]:
+    shown: dict[str, ServiceView] = {}
+    with caller.parts.feed.subscribe() as subscription:
+        # Subscribed before the first look, so that nothing falls between the two.
+        while True:
+            for view in await asyncio.to_thread(_look, caller, project, name, shown):
+                yield f"event: service\ndata: {view.model_dump_json()}\n\n".encode()
+            if not await subscription.wait(caller.parts.heartbeat_s):
+                yield b": nothing new\n\n"
+
+
+def _look(
+    caller: Caller, project: str | None, name: str | None, shown: dict[str, ServiceView]
+) -> Sequence[ServiceView]:
+    """Return what differs from what was shown, and note it there."""
+    cells = cell_names(caller)
+    now: dict[str, ServiceView] = {
+        record.service.id: view_service(caller, record, cells)
+        for record in caller.parts.store.list_services(project)
+        if name is None or record.service.name == name
+    }
+    gone = [
+        shown[key].model_copy(update={"status": "deleted", "reason": "deleted", "instances": []})
+        for key in shown.keys() - now.keys()
+    ]
+    fresh = [view for key, view in now.items() if shown.get(key) != view]
+    shown.clear()
+    shown.update(now)
+    return [*gone, *fresh]

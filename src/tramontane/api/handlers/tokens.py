@@ -1,0 +1,52 @@
+"""Tokens: who may call the API, and the models behind the gateway."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+
+from tramontane.api.access import Administrator
+from tramontane.api.views import token_view
+from tramontane.base.errors import Forbidden
+from tramontane.domain.token import Scope
+from tramontane.wire.schemas import CreatedToken, TokenRequest, TokenView
+
+router = APIRouter(prefix="/tokens", tags=["tokens"])
+
+TokenId = Annotated[str, Path(pattern=r"^tok_[a-z0-9]{1,60}$")]
+
+
+@router.get("")
+def list_tokens(caller: Administrator) -> list[TokenView]:
+    """All tokens, without their secrets."""
+    return [token_view(each) for each in caller.parts.store.list_tokens(caller.project)]
+
+
+@router.post("", status_code=201)
+def create_token(body: TokenRequest, caller: Administrator) -> CreatedToken:
+    """Make a token; this answer is the only time it is shown."""
+    if caller.project is not None and body.project != caller.project:
+        raise Forbidden(f"your token makes tokens for project {caller.project} only")
+    token, text = caller.parts.tokens.mint(
+        body.name,
+        project=body.project,
+        scope=Scope[body.scope.upper()],
+        expires_in_s=body.expires_in_s,
+        request=caller.guard.request,
+    )
+    return CreatedToken(
+        id=token.id,
+        name=token.name,
+        project=token.project,
+        scope=body.scope,
+        created_at=token.created_at,
+        expires_at=token.expires_at,
+        token=text,
+    )
+
+
+@router.delete("/{token_id}", status_code=204)
+def delete_token(token_id: TokenId, caller: Administrator) -> Response:
+    """Make a token invalid, at once here and within moments at the gateway."""
+    caller.parts.store.revoke_token(token_id, project=caller.project)
+    caller.parts.revoked(token_id)
+    return Response(status_code=204)

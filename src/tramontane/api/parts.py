@@ -1,0 +1,87 @@
+"""What the API is made of: everything it needs, as arguments of ``make_app``.
+
+The control plane's process wires the real ones; tests pass small ones of their own.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from tramontane.api.feed import ServiceFeed
+from tramontane.api.tokens import TokenIssuer
+from tramontane.base.clock import Clock
+from tramontane.base.ids import IdFactory
+from tramontane.domain.ids import ServiceId
+from tramontane.domain.instance import Instance
+from tramontane.store.sources import SourceFiles
+from tramontane.store.store import Store
+from tramontane.wire.schemas import ExecView, LogLine, PartView
+
+LogSource = Literal["build", "runtime", "egress", "platform"]
+
+
+class PlatformFacts(Protocol):
+    """What the platform knows of its own parts; every call is cheap."""
+
+    @property
+    def version(self) -> str:
+        """The product's version."""
+        ...
+
+    @property
+    def home(self) -> str:
+        """Where the platform keeps its state."""
+        ...
+
+    def get_control_plane(self) -> PartView:
+        """Return how the process that answers fares."""
+        ...
+
+    def get_gateway(self) -> PartView:
+        """Return how the gateway fares."""
+        ...
+
+
+class LogReader(Protocol):
+    """Where builds, instances and the gateway's egress leave their lines."""
+
+    def read(
+        self,
+        service_id: ServiceId,
+        sources: Sequence[LogSource],
+        *,
+        since: float | None = None,
+        instance: str | None = None,
+        tail: int | None = None,
+        follow: bool = False,
+    ) -> AsyncIterator[LogLine]:
+        """Yield lines, oldest first; with ``follow`` it goes on until it is closed."""
+        ...
+
+
+Execute = Callable[[Instance, Sequence[str], float], Awaitable[ExecView]]
+"""Runs a command inside an instance, for so many seconds at most; raises ``TramontaneError``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiParts:
+    """Everything the handlers use."""
+
+    store: Store
+    tokens: TokenIssuer
+    sources: SourceFiles
+    feed: ServiceFeed
+    """Says which services changed; the process tells it after each write of a reconciler."""
+    clock: Clock
+    ids: IdFactory
+    nudge: Callable[[ServiceId], None]
+    """Called after each change of the desired side, from any thread."""
+    revoked: Callable[[str], None]
+    """Called after a token was revoked, with its id, so that the gateway refuses it too."""
+    platform: PlatformFacts
+    logs: LogReader
+    execute: Execute
+    service_url: Callable[[str, str], str]
+    """Takes project and service, returns where the service answers."""
+    heartbeat_s: float = 15.0
+    """A watch that has nothing to say says so this often, which finds dead connections."""

@@ -1,0 +1,141 @@
+"""From what the store reads to what the API answers."""
+
+from collections.abc import Mapping
+
+from tramontane.domain.cell import Cell
+from tramontane.domain.deployment import Deployment
+from tramontane.domain.ids import CellId, DeploymentId
+from tramontane.domain.instance import Instance
+from tramontane.domain.service import Service
+from tramontane.domain.snapshot import Event
+from tramontane.store.projects import ProjectRecord
+from tramontane.store.records import ServiceRecord
+from tramontane.store.tokens import TokenRecord
+from tramontane.wire.definitions import body_from_definition
+from tramontane.wire.schemas import (
+    CellView,
+    DeploymentView,
+    EventView,
+    FactView,
+    InstanceView,
+    ProjectView,
+    ServiceView,
+    TokenView,
+)
+
+
+def service_view(record: ServiceRecord, url: str, cells: Mapping[CellId, str]) -> ServiceView:
+    """Return a service with its live instances; ``cells`` are names by id."""
+    service = record.service
+    desired = record.deployment(service.desired_deployment)
+    serving = record.deployment(service.serving_deployment)
+    own = () if desired is None else desired.definition.policy
+    scaling = None if desired is None else desired.definition.scaling
+    numbers = {each.id: each.number for each in record.deployments}
+    return ServiceView(
+        id=service.id,
+        project=service.project,
+        name=service.name,
+        kind=service.kind.value,
+        status=service.status.value,
+        reason=service.reason,
+        message=service.message,
+        url=url,
+        generation=service.generation,
+        deployment=None if desired is None else desired.number,
+        serving_deployment=None if serving is None else serving.number,
+        policy=list(dict.fromkeys((*record.project_policy, *own))),
+        created_at=service.created_at,
+        instances=[instance_view(each, numbers, cells) for each in record.instances],
+        instances_min=0 if scaling is None else scaling.instances_min,
+        instances_max=0 if scaling is None else scaling.instances_max,
+    )
+
+
+def instance_view(
+    instance: Instance, numbers: Mapping[DeploymentId, int], cells: Mapping[CellId, str]
+) -> InstanceView:
+    """Return an instance; ``numbers`` are those of the service's deployments."""
+    return InstanceView(
+        id=instance.id,
+        status=instance.status.value,
+        cell=cells.get(instance.cell_id, instance.cell_id),
+        deployment=numbers.get(instance.deployment_id, 0),
+        reason=instance.reason,
+        message=instance.message,
+        created_at=instance.created_at,
+        ready_at=instance.ready_at,
+        pid=instance.pid,
+    )
+
+
+def deployment_view(
+    service: Service, deployment: Deployment, message: str | None = None
+) -> DeploymentView:
+    """Return a deployment; ``message`` replaces its own."""
+    return DeploymentView(
+        id=deployment.id,
+        service=service.name,
+        project=service.project,
+        number=deployment.number,
+        status=deployment.status.value,
+        reason=deployment.reason,
+        message=deployment.message if message is None else message,
+        created_at=deployment.created_at,
+        serving=deployment.id == service.serving_deployment,
+        definition=body_from_definition(deployment.definition),
+    )
+
+
+def event_view(event: Event) -> EventView:
+    """Return one thing that happened."""
+    return EventView(at=event.at, subject=event.subject, reason=event.reason, message=event.message)
+
+
+def cell_view(cell: Cell, instances: int) -> CellView:
+    """Return a cell with the number of its live instances."""
+    return CellView(
+        id=cell.id,
+        name=cell.name,
+        runtime=cell.runtime,
+        isolation=cell.isolation,
+        reachable=cell.reachable,
+        memory_bytes=cell.capacity.memory_bytes,
+        cpus=cell.capacity.cpus,
+        instances=instances,
+        facts=[
+            FactView(
+                attribute=fact.attribute,
+                value=fact.value,
+                evidence=fact.evidence.value,
+                source=fact.source,
+                recorded_at=fact.recorded_at,
+                valid_until=fact.valid_until,
+            )
+            for fact in cell.facts
+        ],
+    )
+
+
+def project_view(record: ProjectRecord) -> ProjectView:
+    """Return a project with the number of its services."""
+    return ProjectView(
+        name=record.project.name,
+        policy=list(record.project.policy),
+        services=record.services,
+        created_at=record.project.created_at,
+    )
+
+
+def token_view(record: TokenRecord) -> TokenView:
+    """Return a token without its secret."""
+    token = record.token
+    return TokenView(
+        id=token.id,
+        name=token.name,
+        project=token.project,
+        scope=token.scope.name.lower(),
+        created_at=token.created_at,
+        expires_at=token.expires_at,
+        last_used_at=record.last_used_at,
+    )

@@ -1,0 +1,135 @@
+"""The real app over a real SQLite store; only what lies outside the machine is small and local."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi import FastAPI
+
+from tramontane.api.app import make_app
+from tramontane.api.feed import ServiceFeed
+from tramontane.api.parts import ApiParts, LogSource
+from tramontane.api.tokens import TokenIssuer
+from tramontane.base.ids import counting_ids
+from tramontane.domain.cell import Capacity, Cell, EvidenceLevel, Fact
+from tramontane.domain.ids import CellId, ServiceId
+from tramontane.domain.instance import Instance
+from tramontane.domain.token import Scope
+from tramontane.store.sources import SourceFiles
+from tramontane.store.store import Store
+from tramontane.testing.clocks import FakeClock
+from tramontane.wire.schemas import ExecView, LogLine, PartView
+
+MODEL = {"kind": "model", "source": {"model": "tiny"}}
+SERVICE = "/api/v1/projects/shop/services/chat"
+
+
+class SmallPlatform:
+    version = "1.2.3"
+    home = "(a test)"
+
+    def get_control_plane(self) -> PartView:
+        return PartView(status="running", pid=42)
+
+    def get_gateway(self) -> PartView:
+        return PartView(status="running", pid=43, address="127.0.0.1:8080")
+
+
+@dataclass
+class SmallLogs:
+    lines: list[LogLine] = field(default_factory=list)
+    asked: list[dict[str, object]] = field(default_factory=list)
+
+    async def read(
+        self,
+        service_id: ServiceId,
+        sources: Sequence[LogSource],
+        *,
+        since: float | None = None,
+        instance: str | None = None,
+        tail: int | None = None,
+        follow: bool = False,
+    ) -> AsyncIterator[LogLine]:
+        self.asked.append(
+            {"sources": tuple(sources), "since": since, "instance": instance, "tail": tail}
+        )
+        for line in self.lines:
+            yield line
+
+
+@dataclass
+class World:
+    """The app with everything around it, and tokens to reach it with."""
+
+    app: FastAPI
+    parts: ApiParts
+    store: Store
+    clock: FakeClock
+    logs: SmallLogs
+    nudged: list[ServiceId]
+    revoked: list[str]
+    executed: list[tuple[Instance, tuple[str, ...]]]
+
+    def mint(
+        self, scope: Scope, project: str | None = None, expires_in_s: float | None = None
+    ) -> str:
+        return self.parts.tokens.mint(
+            "test", project=project, scope=scope, expires_in_s=expires_in_s
+        )[1]
+
+    def client(self, scope: Scope | None = Scope.ADMIN, project: str | None = None):
+        headers = {}
+        if scope is not None:
+            headers["Authorization"] = f"Bearer {self.mint(scope, project)}"
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        return httpx.AsyncClient(transport=transport, base_url="http://platform", headers=headers)
+
+
+def build_world(store: Store, directory: Path) -> World:
+    clock, ids = FakeClock(), counting_ids()
+    logs = SmallLogs()
+    nudged: list[ServiceId] = []
+    revoked: list[str] = []
+    executed: list[tuple[Instance, tuple[str, ...]]] = []
+
+    async def execute(instance: Instance, command: Sequence[str], timeout_s: float) -> ExecView:
+        executed.append((instance, tuple(command)))
+        return ExecView(instance=instance.id, exit_code=3, stdout="out", stderr="")
+
+    store.upsert_cell(make_cell(clock))
+    parts = ApiParts(
+        store=store,
+        tokens=TokenIssuer(Ed25519PrivateKey.from_private_bytes(b"k" * 32), store, clock, ids),
+        sources=SourceFiles(directory / "sources", ids, size_max_bytes=1024**2),
+        feed=ServiceFeed(),
+        clock=clock,
+        ids=ids,
+        nudge=nudged.append,
+        revoked=revoked.append,
+        platform=SmallPlatform(),
+        logs=logs,
+        execute=execute,
+        service_url=lambda project, name: f"http://{name}.{project}.localhost:8080",
+        heartbeat_s=0.01,
+    )
+    return World(make_app(parts), parts, store, clock, logs, nudged, revoked, executed)
+
+
+def make_cell(clock: FakeClock) -> Cell:
+    fact = Fact(
+        attribute="country",
+        value="DE",
+        evidence=EvidenceLevel.CLAIM,
+        source="the operator",
+        recorded_at=clock.now(),
+    )
+    return Cell(
+        id=CellId("cel_1"),
+        name="here",
+        runtime="process",
+        isolation="sandbox",
+        capacity=Capacity(memory_bytes=2**32, cpus=2.0),
+        facts=(fact,),
+    )
