@@ -21,6 +21,8 @@ from tramontane.gateway.services import error
 CLUSTER = "egress"
 """The cluster of every allowed name; its addresses are looked up on demand."""
 
+UNRESOLVED = 'response.code_details.contains("dns_resolution_failure")'
+
 PRIVATE_RANGES = (
     # IANA's special-purpose registries, less what is globally reachable.
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",

@@ -168,11 +168,7 @@ class AdsStream:
         response.nonce = str(self._nonce)
         oldest = min(before.values(), default=self._server.catalogue.sequence)
         touched = (*(r.name for r in response.resources), *response.removed_resources)
-        state.in_flight[response.nonce] = _Sent(
-            type_url=type_url,
-            names=touched,
-            oldest=min(before.values(), default=self._server.catalogue.sequence),
-        )
+        state.in_flight[response.nonce] = _Sent(type_url=type_url, names=touched, oldest=oldest)
         return response
 
     def _add_change(self, type_url: str, state: _TypeState, response: Any, name: str) -> None:
