@@ -64,7 +64,7 @@ def apply(
             session.note(f"{name}: unchanged")
             continue
         session.about_service(project, name)
-        rollouts.append(put(session, api, project, name, definition))
+        rollouts.append(put(api, project, name, definition))
         session.note(f"{name}: deployment {rollouts[-1].number} is accepted")
     exit_code = _wait_for_all(session, rollouts, timeout) if wait else 0
     found = [api.fetch(calls.get_service(project, name)) for name in wanted]

@@ -37,7 +37,7 @@ class AddressType(click.ParamType[str]):
         """Return the text unchanged if it is an address."""
         host, colon, port = str(value).rpartition(":")
         digits = port.isascii() and port.isdigit() and len(port) <= 5
-        if not (host and colon and digits and int(port) <= 65535):
+        if not (host and colon and digits and 0 < int(port) <= 65535):
             self.fail(f"expected HOST:PORT such as 127.0.0.1:8080, got {value!r}", param, ctx)
         return str(value)
 

@@ -103,7 +103,7 @@ def delete_one(session: Session, project: str, name: str) -> None:
     """Delete one service: shared with ``tram services delete``."""
     session.about_service(project, name)
     session.api().fetch(calls.delete_service(project, name))
-    click.echo(f"{name} is deleted")
+    click.echo(f"{name} is being deleted; its instances are stopped first")
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True})

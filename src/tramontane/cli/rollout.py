@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tramontane.base.errors import Conflict, NotFound, TimedOut
+from tramontane.base.errors import Conflict, TimedOut
 from tramontane.cli.failures import CommandFailed
 from tramontane.cli.session import Session
 from tramontane.cli.text import log_text, parse_line
@@ -57,19 +57,9 @@ def digest_of(session: Session, directory: Path) -> str:
         return pack(directory, Path(folder) / "source.tar.gz").digest
 
 
-def put(
-    session: Session, api: Sender, project: str, name: str, definition: calls.Document
-) -> Rollout:
-    """Ask for the service to be like this; create its project if there is none yet."""
-    call = calls.put_service(project, name, definition)
-    try:
-        made = api.fetch(call)
-    except NotFound:
-        if is_present(api, calls.get_project(project)):
-            raise
-        api.fetch(calls.put_project(project))
-        session.note(f"project {project} is created, without a policy")
-        made = api.fetch(call)
+def put(api: Sender, project: str, name: str, definition: calls.Document) -> Rollout:
+    """Ask for the service to be like this; its project comes into being with it."""
+    made = api.fetch(calls.put_service(project, name, definition))
     return Rollout(project, name, made["number"], made["created_at"])
 
 

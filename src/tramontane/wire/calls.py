@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, urlencode
 
+from tramontane.base.errors import InvalidRequest
+
 PREFIX = "/api/v1"
 USUAL_TIMEOUT_S = 30.0
 UPLOAD_TIMEOUT_S = 600.0
@@ -54,6 +56,10 @@ class Call:
 
 
 def _path(*parts: str) -> str:
+    for part in parts:
+        # Quoting leaves these as they are, and they would lead to another operation.
+        if part in {"", ".", ".."}:
+            raise InvalidRequest(f"{part!r} is no name: give the name of an object")
     return "/".join((PREFIX, *(quote(part, safe="") for part in parts)))
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cli.fake import Tram, make_deployment, make_service
-from tramontane.base.errors import NotFound
 from tramontane.wire.calls import Call
 
 HELLO = "projects/default/services/hello"
@@ -153,21 +152,6 @@ def test_time_out(tram: Tram) -> None:
     result = tram("deploy", "--model", "tiny", "--name", "hello", "--timeout", "5s")
     assert result.code == 5
     assert "hello is not ready after 5 s: deployment 1 is starting (starting in cell" in result.err
-
-
-def test_missing_project_is_created(tram: Tram) -> None:
-    there: list[bool] = []
-    service = "projects/new/services/tiny"
-    accept(tram, service=service)
-    tram.api.on("PUT", "projects/new", lambda _: there.append(True) or {})
-    tram.api.on(
-        "PUT",
-        service,
-        lambda _: make_deployment("healthy") if there else NotFound("no project new"),
-    )
-    result = tram("deploy", "--model", "tiny", "--project", "new")
-    assert result.code == 0
-    assert "project new is created, without a policy" in result.err
 
 
 @pytest.mark.parametrize(
