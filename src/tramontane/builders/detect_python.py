@@ -91,16 +91,11 @@ def serve(app: PythonApp) -> tuple[str, ...]:
 def _recipe(tree: SourceTree, app: PythonApp | None, command: tuple[str, ...]) -> Recipe:
     layers = _layers(tree, app)
     paths = [APP, *([f"{APP}/src"] if any(n.startswith("src/") for n in tree.names) else [])]
-    compile_step = Step(
-        label="compile to bytecode",
-        # -I: modules of the source must not take the place of the compiler's own.
-        argv=("python", "-I", "-m", "compileall", "-q", *UNCHECKED, *COMPILE_ARGS, APP),
-    )
     return Recipe(
         toolchains=("python", "uv"),
         runs_on=("python",),
         layers=layers,
-        steps=(*_django_steps(tree, app), compile_step),
+        steps=(*_django_steps(tree, app), *_compile_steps(app, command)),
         command=command,
         environment=(*ENVIRONMENT, ("PYTHONPATH", ":".join(paths))),
         path=(f"{LAYER}/bin",) if layers else (),
@@ -108,9 +103,18 @@ def _recipe(tree: SourceTree, app: PythonApp | None, command: tuple[str, ...]) -
     )
 
 
-UNCHECKED = ("--invalidation-mode", "unchecked-hash")
-"""The artifact never changes, so Python need not compare times at each import."""
-COMPILE_ARGS = ("-x", r"/(node_modules|\.git)/")
+# -I: modules of the source must not take the place of the compiler's own. The artifact never
+# changes, so Python need not compare times at each import.
+COMPILE = "python -I -m compileall -q --invalidation-mode unchecked-hash"
+
+
+def _compile_steps(app: PythonApp | None, command: tuple[str, ...]) -> tuple[Step, ...]:
+    """Compile what starts, which must succeed, and then the rest, where templates may not."""
+    file = app.file if app is not None else command[-1] if command else None
+    first = (*COMPILE.split(), f"{APP}/{file}")
+    rest = ("sh", "-c", f"{COMPILE} -q -x '/(node_modules|[.]git)/' {APP} || true")
+    strict = (Step(label=f"compile {file}", argv=first),) if file else ()
+    return (*strict, Step(label="compile to bytecode", argv=rest))
 
 
 def _django_steps(tree: SourceTree, app: PythonApp | None) -> tuple[Step, ...]:

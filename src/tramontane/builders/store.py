@@ -64,7 +64,7 @@ class Store:
         descriptor = os.open(self.locks / key, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             # The kernel wakes nobody who waits for a file lock without blocking a thread.
-            while not _try_lock(descriptor, shared=shared):  # noqa: ASYNC110
+            while not _try_lock(descriptor, shared=shared):
                 await asyncio.sleep(POLL_S)
             yield
         finally:

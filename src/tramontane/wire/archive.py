@@ -108,8 +108,15 @@ def is_ignored(name: str, *, folder: bool, rules: Sequence[IgnoreRule]) -> bool:
 
 
 def _expression(glob: str) -> str:
-    tokens = {"**/": "(?:.*/)?", "/**": "/.*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    parts = re.split(r"(\*\*/|/\*\*|\*\*|\*|\?|\[[^\]]+\])", glob)
+    tokens = {
+        "/**/": "/(?:.*/)?",
+        "**/": "(?:.*/)?",
+        "/**": "/.*",
+        "**": ".*",
+        "*": "[^/]*",
+        "?": "[^/]",
+    }
+    parts = re.split(r"(/\*\*/|\*\*/|/\*\*|\*\*|\*|\?|\[[^\]]+\])", glob)
     out: list[str] = []
     for part in parts:
         if part in tokens:
