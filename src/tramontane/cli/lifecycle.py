@@ -23,6 +23,9 @@ from tramontane.wire.discovery import Platform
 CONTROL = "tramontane.processes.control"
 DOWN = "tramontane.processes.down"
 LOG_FILE = "control.log"
+CLAIM_FILE = "claim.json"
+"""The control plane keeps here what was claimed about this machine at an earlier start."""
+
 START_TIMEOUT_S = 90.0
 POLL_S = 0.1
 LOG_TAIL_LINES = 30
@@ -173,8 +176,8 @@ def _ensure_home(home: Path) -> None:
 
 
 def _ask_country(session: Session) -> str:
-    """Ask on the first start only: later ones know what was claimed. Empty: no claim."""
-    if not session.terminal.stdin or any(session.home.iterdir()):
+    """Ask until something was claimed once: the control plane keeps it. Empty: no claim."""
+    if not session.terminal.stdin or (session.home / CLAIM_FILE).exists():
         return ""
     return click.prompt(
         "In which country does this machine stand? (code such as FR; empty: say nothing)",

@@ -4,6 +4,7 @@ Tests pass a session with a fake API, a fake clock and no terminal; no command r
 environment, the network or another process by itself.
 """
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -139,7 +140,9 @@ class Session:
     def progress(self, text: str) -> None:
         """Show what is going on, on a terminal only: one line that the next one replaces."""
         if self.terminal.stderr:
-            click.echo(f"\r\x1b[K{text}", nl=False, err=True)
+            # Longer than the terminal is wide, it would leave its first part behind.
+            width = shutil.get_terminal_size().columns - 1
+            click.echo(f"\r\x1b[K{text[:width]}", nl=False, err=True)
 
     def progress_done(self) -> None:
         """Take the progress line away."""
