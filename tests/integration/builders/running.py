@@ -42,12 +42,14 @@ class Bench:
     isolation: Isolation = field(default_factory=find_isolation)
     lines: list[str] = field(default_factory=list)
     step_timeout_s: float = 500.0
+    hidden_path: bool = False
+    """Whether builds find none of the machine's own toolchains."""
 
     @property
     def settings(self) -> BuildSettings:
         return BuildSettings(
             root=self.root / "store",
-            environment=dict(os.environ),
+            environment={**os.environ, "PATH": "/nowhere"} if self.hidden_path else os.environ,
             isolation=self.isolation,
             bwrap=BWRAP,
             step_timeout_s=self.step_timeout_s,
