@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from tramontane.wire.manifest import (
     checked_definition,
     read_manifest,
 )
-from tramontane.wire.schemas import NAME_PATTERN
+from tramontane.wire.schemas import NAME_PATTERN, ModelSourceBody
 from tramontane.wire.strict_yaml import BYTES_MAX
 
 TIMEOUT_S = 600.0
@@ -123,9 +123,25 @@ def read_manifest_file(file: Path) -> Manifest:
     try:
         with file.open("rb") as source:
             # One byte more than allowed, so that the reader can tell and memory stays small.
-            return read_manifest(source.read(BYTES_MAX + 1), str(file))
+            manifest = read_manifest(source.read(BYTES_MAX + 1), str(file))
     except OSError as error:
         raise InvalidRequest(f"cannot read {file}: {error.strerror}", path="file") from error
+    services = tuple(_with_whole_path(each, file.parent) for each in manifest.services)
+    return replace(manifest, services=services)
+
+
+def model_reference(text: str, directory: Path) -> str:
+    """Return a model as the platform can find it: a file here by its whole path."""
+    file = directory / text
+    return str(file.resolve()) if file.suffix == ".gguf" and file.is_file() else text
+
+
+def _with_whole_path(service: ManifestService, directory: Path) -> ManifestService:
+    source = service.definition.source
+    if not isinstance(source, ModelSourceBody):
+        return service
+    source = ModelSourceBody(model=model_reference(source.model, directory))
+    return replace(service, definition=service.definition.model_copy(update={"source": source}))
 
 
 def default_name(model: str | None, directory: Path | None) -> str:
@@ -143,7 +159,7 @@ def apply_flags(service: ManifestService, flags: Flags) -> ManifestService:
     """Return the service with what the command line says about it."""
     body = service.definition.model_dump()
     if flags.model is not None:
-        body |= {"kind": "model", "source": {"model": flags.model}}
+        body |= {"kind": "model", "source": {"model": model_reference(flags.model, Path())}}
     if flags.policy:
         body["policy"] = list(dict.fromkeys(flags.policy))
     body["environment"] |= dict(_variable(each) for each in flags.env)

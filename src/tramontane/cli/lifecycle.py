@@ -113,16 +113,17 @@ def up(  # noqa: PLR0913 - one argument per option
     _ensure_home(session.home)
     if country is None:
         country = _ask_country(session)
-    command = ["-m", CONTROL, "--home", str(session.home), "--gateway", gateway, "--api", api]
     given = {
+        "--home": str(session.home),
+        "--gateway": gateway,
+        "--api": api,
         "--country": country,
         "--operator": operator,
         "--isolation": isolation,
         "--database": database,
     }
-    for option, value in given.items():
-        if value:
-            command += [option, value]
+    flags = [word for option, value in given.items() if value for word in (option, value)]
+    command = ["-m", CONTROL, *flags]
     if detach:
         _start_detached(session, command)
         _print_ready(session)
@@ -215,19 +216,25 @@ def _start_detached(session: Session, command: Sequence[str]) -> None:
 
 
 def _run_in_foreground(session: Session, command: Sequence[str]) -> None:
-    # A supervisor's SIGTERM and a closed terminal should stop the platform as Ctrl-C does.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
     child = session.processes.start(command, log=None)
+    # A supervisor's SIGTERM and a closed terminal should stop the platform as Ctrl-C does.
+    stops = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.default_int_handler) for number in stops]
     try:
         session.progress("starting the platform ...")
         _relay(session, child)
         status = child.wait()
     except KeyboardInterrupt:
+        for number in (*stops, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
         session.note("\nstopping the platform ...")
         _, printed = session.processes.run(["-m", DOWN, "--home", str(session.home)])
         click.echo(printed, nl=False)
         return
+    finally:
+        for number, handler in zip(stops, before, strict=True):
+            signal.signal(number, handler)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if status != 0:
         raise CommandFailed(f"the control plane ended with exit status {status}")
 

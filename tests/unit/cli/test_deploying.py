@@ -99,6 +99,17 @@ def test_deploy_a_model(tram: Tram) -> None:
     assert (body["kind"], body["source"]) == ("model", {"model": "tiny"})
 
 
+def test_model_file_is_sent_by_its_whole_path(
+    tram: Tram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small.gguf").write_bytes(b"GGUF")
+    monkeypatch.chdir(tmp_path)
+    small = "projects/default/services/small"
+    accept(tram, service=small)
+    assert tram("deploy", "--model", "small.gguf").code == 0
+    assert tram.api.sent("PUT", small)["source"] == {"model": str(tmp_path / "small.gguf")}
+
+
 def test_manifest_is_used_and_flags_win(tram: Tram, app: Path) -> None:
     (app / "tramontane.yaml").write_text(
         "name: shop\nproject: p\nrun: ./go\nenv: {A: 1, B: 2}\npolicy: eu\nscale: {max: 2}\n"

@@ -1,11 +1,13 @@
 """Verbs that steer: services, the platform's own life, talking to a model."""
 
+import io
 import json
+import signal
 import stat
 
 import pytest
 
-from tests.unit.cli.fake import Tram, make_service
+from tests.unit.cli.fake import FakeChild, Tram, make_service
 from tramontane.base.errors import Unauthenticated
 from tramontane.wire.calls import Call
 
@@ -135,6 +137,35 @@ def test_up_in_the_foreground(tram: Tram) -> None:
     assert result.code == 0
     assert "PART" in result.out
     assert "something else" in result.out
+
+
+def test_ctrl_c_in_the_foreground_is_down(tram: Tram, monkeypatch: pytest.MonkeyPatch) -> None:
+    start_with(tram, country=True)
+
+    def interrupt(_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FakeChild, "readline", interrupt)
+    tram.processes.outputs["tramontane.processes.down"] = (0, "stopped the gateway\n")
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    result = tram("up")
+    assert (result.code, result.out) == (0, "stopped the gateway\n")
+    assert tram.processes.started[-1][1] == "tramontane.processes.down"
+    assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
+def test_country_is_asked_for_until_it_was_claimed(
+    tram: Tram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tram.terminal.stdin = True
+    monkeypatch.setattr("sys.stdin", io.StringIO("Utopia\nnl\n"))
+    start_with(tram, country=True)
+    assert tram("up", "--detach").code == 0
+    assert tram.processes.started[-1][-2:] == ["--country", "NL"]
+    (tram.home / "claim.json").write_text("{}")
+    start_with(tram, country=True)
+    assert tram("up", "--detach").code == 0
+    assert "--country" not in tram.processes.started[-1]
 
 
 def test_down(tram: Tram) -> None:
