@@ -92,9 +92,19 @@ class Envoy:
 
     def ensure_running(self) -> int:
         """Adopt the Envoy on record if it still runs, else start one. Return its process id."""
+        process = self.adopt() or self._start()
+        self._process = process
+        return process.pid
+
+    def adopt(self) -> Process | None:
+        """Return the Envoy that already runs here, ours or one of an earlier control plane's."""
         if self._process is None or not self._process.is_alive():
-            self._process = self._adopt() or self._start()
-        return self._process.pid
+            try:
+                record = json.loads(self._paths.record.read_text())
+                self._process = find_process(int(record["pid"]), str(record["started"]))
+            except (OSError, ValueError, KeyError):
+                self._process = None
+        return self._process
 
     async def watch(self) -> None:
         """Restart Envoy whenever it ends, for as long as this runs (cancel it to stop)."""
@@ -126,7 +136,7 @@ class Envoy:
 
     async def stop(self) -> None:
         """Let requests end for ``drain_s``, then end the process. Silence if it does not run."""
-        process = self._process or self._adopt()
+        process = self.adopt()
         if process is None:
             return
         with suppress(httpx.HTTPError):
@@ -153,13 +163,6 @@ class Envoy:
         answer = await self.ask_admin("GET", "/stats?filter=downstream_rq_active")
         lines = [line for line in answer.text.splitlines() if "admin" not in line]
         return all(line.endswith(": 0") for line in lines if line)
-
-    def _adopt(self) -> Process | None:
-        try:
-            record = json.loads(self._paths.record.read_text())
-            return find_process(int(record["pid"]), str(record["started"]))
-        except (OSError, ValueError, KeyError):
-            return None
 
     def _start(self) -> Process:
         paths, options = self._paths, self._options

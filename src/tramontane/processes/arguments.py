@@ -31,7 +31,6 @@ class ControlArguments:
     api: Address
     country: str | None
     operator: str | None
-    claim_note: str
     isolation: str
     database: str | None
 
@@ -62,7 +61,6 @@ def parse_control_arguments(argv: Sequence[str]) -> ControlArguments:
     parser.add_argument("--api", default="127.0.0.1:8081")
     parser.add_argument("--country")
     parser.add_argument("--operator")
-    parser.add_argument("--claim-note", default="declared with tram up")
     parser.add_argument("--isolation", choices=("sandbox", "none"), default="sandbox")
     parser.add_argument("--database")
     try:
@@ -75,7 +73,6 @@ def parse_control_arguments(argv: Sequence[str]) -> ControlArguments:
         api=parse_address(found.api, "--api"),
         country=found.country,
         operator=found.operator,
-        claim_note=found.claim_note,
         isolation=found.isolation,
         database=found.database,
     )

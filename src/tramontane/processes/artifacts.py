@@ -19,6 +19,7 @@ from tramontane.domain.deployment import Deployment
 from tramontane.engines.llamacpp import EngineFiles, Weights, make_artifact
 from tramontane.processes.layout import Layout
 from tramontane.processes.logs import LogWriter
+from tramontane.store.sources import SourceFiles
 
 BUNDLED = "tiny"
 GGUF_MAGIC = b"GGUF"
@@ -29,6 +30,7 @@ class ArtifactMaker:
     """Everything a build needs of this machine."""
 
     layout: Layout
+    sources: SourceFiles
     settings: BuildSettings
     engine: EngineFiles
     clock: Clock
@@ -55,8 +57,7 @@ class ArtifactMaker:
             raise
 
     async def _build(self, deployment: Deployment, digest: str, *, log_to: Log) -> Artifact:
-        name = digest.removeprefix("sha256:")
-        archive = self.layout.sources / f"{name}.tar.gz"
+        archive = self.sources.path(digest)
         if not archive.exists():
             raise BuildFailed(f"the uploaded source {digest} is gone; deploy it again")
         return await build(

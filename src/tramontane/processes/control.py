@@ -117,6 +117,7 @@ class Control:
         self._layout = layout
         self._store = store
         self._clock = SystemClock()
+        self._sources = SourceFiles(layout.sources, random_id)
         self._stop = asyncio.Event()
         self._queue: NudgeQueue[ServiceId] = NudgeQueue(self._clock.monotonic)
         self._builds: NudgeQueue[DeploymentId] = NudgeQueue(self._clock.monotonic)
@@ -227,7 +228,7 @@ class Control:
         claim = Claim(
             country=check_country(country),
             operator=self._arguments.operator,
-            note=self._arguments.claim_note,
+            note=f"claimed at tram up by {self._arguments.operator or 'nobody by name'}",
             declared_at=self._clock.now(),
         )
         keep_claim(path, claim)
@@ -237,6 +238,7 @@ class Control:
         sandboxed = self._arguments.isolation == "sandbox"
         return ArtifactMaker(
             layout=self._layout,
+            sources=self._sources,
             settings=BuildSettings(
                 root=self._layout.builds,
                 environment=dict(os.environ),
@@ -270,7 +272,7 @@ class Control:
         parts = ApiParts(
             store=self._store,
             tokens=issuer,
-            sources=SourceFiles(self._layout.sources),
+            sources=self._sources,
             feed=feed,
             clock=self._clock,
             ids=random_id,

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from tramontane.processes.arguments import default_home
 TRAM = Path(sys.executable).with_name("tram")
 APP = Path("examples/hello-python")
 QUESTION = "What is the capital of Portugal?"
-DEMO_CLAIM = ("--country", "DE", "--operator", "Demo operator")
+DEMO_CLAIM = ("--country", "DE", "--operator", "Demo claim (nobody checked it)")
 
 
 def tram(*arguments: str, quiet: bool = False) -> str:
@@ -53,7 +52,7 @@ def start_platform() -> None:
         return
     print(
         "Nobody is at a terminal to say where this machine stands, so the demo CLAIMS that it\n"
-        'stands in Germany (DE) under a "Demo operator". That is for show: for real work,\n'
+        "stands in Germany (DE), and every explanation labels it so. For real work,\n"
         "say where it is with: tram up --country CC --operator NAME",
         flush=True,
     )
@@ -68,9 +67,7 @@ def fetch(url: str) -> str:
     """
     host = url.removeprefix("http://").partition("/")[0]
     port = host.rpartition(":")[2]
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/", headers={"Host": host}
-    )
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/", headers={"Host": host})
     with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
         return answer.read().decode()
 
