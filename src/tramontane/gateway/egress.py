@@ -53,7 +53,11 @@ def route_name(service_id: str) -> str:
 
 def make_egress_listener(route: EgressRoute, options: GatewayOptions) -> Json:
     """Return the proxy's listener; rules are apart, so that a new rule drains no connection."""
-    fields = LOG_FIELDS | {"project": route.project, "service": route.service}
+    fields = LOG_FIELDS | {
+        "service_id": route.service_id,
+        "project": route.project,
+        "service": route.service,
+    }
     manager = named(
         "envoy.filters.network.http_connection_manager",
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -108,6 +112,11 @@ def make_egress_clusters(rules: Iterable[EgressRule], options: GatewayOptions) -
     """Return the cluster for names and one per destination that is written as an address."""
     literals = sorted({rule for rule in rules if is_literal(rule.host)}, key=_rule_key)
     return [_make_name_cluster(options), *(_make_literal_cluster(rule) for rule in literals)]
+
+
+def is_egress(cluster: str) -> bool:
+    """Return whether a cluster is one of these, not an upstream."""
+    return cluster.partition("=")[0] == CLUSTER
 
 
 def is_literal(host: str) -> bool:

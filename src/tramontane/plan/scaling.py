@@ -16,6 +16,7 @@ from tramontane.domain.definition import Scaling
 
 STABLE_S = 60.0
 PANIC_S = 6.0
+TICK_S = 2.0
 PANIC_RATIO = 2.0
 """Panic begins when the short window asks for this many times the present capacity."""
 SCALE_IN_RATIO = 2.0
@@ -90,6 +91,9 @@ def plan_scale(scaling: Scaling, demand: Demand, capacity: int, now: float) -> S
             wanted = max(wanted, int(capacity / SCALE_IN_RATIO))
     instances = min(max(wanted, floor), high)
     recheck_at = sleep_at if low == 0 and not busy and instances else None
+    if stable > 0 or instances > max(wanted_stable, floor):
+        # The windows move on even if nobody reports anything new.
+        recheck_at = now + TICK_S
     return ScaleDecision(instances=instances, reason=reason, state=state, recheck_at=recheck_at)
 
 

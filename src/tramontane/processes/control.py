@@ -286,7 +286,7 @@ class Control:
                 started_at=self._clock.now(),
                 envoy=envoy,
             ),
-            logs=LogFiles(logs=self._layout.logs),
+            logs=LogFiles(logs=self._layout.logs, egress=self._layout.gateway / "egress.log"),
             execute=execute,
             service_url=lambda project, service: (
                 f"http://{service}.{project}.{DOMAIN}:{arguments.gateway.port}"

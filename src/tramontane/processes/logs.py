@@ -6,8 +6,11 @@ more. The control plane hands a ``LogFiles`` to the API.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +18,12 @@ from tramontane.domain.ids import ServiceId
 from tramontane.wire.schemas import LogLine
 
 LogSource = Literal["build", "runtime", "egress", "platform"]
+BUILD = ".build.log"
 FOLLOW_S = 0.25
 READ_MAX = 256 * 1024
+
+
+Parse = Callable[[bytes], LogLine | None]
 
 
 @dataclass
@@ -24,8 +31,7 @@ class _Cursor:
     """How far one file has been read, whatever it is called now: rotation only renames."""
 
     path: Path
-    source: LogSource
-    instance: str | None
+    parse: Parse
     offset: int = 0
     rest: bytes = b""
 
@@ -37,14 +43,14 @@ class _Cursor:
                     self.offset += len(chunk)
                     *lines, self.rest = (self.rest + chunk).split(b"\n")
                     for line in lines:
-                        parsed = _parse(line, self.source, self.instance)
+                        parsed = self.parse(line)
                         if parsed is not None:
                             yield parsed
         except FileNotFoundError:
             return
 
 
-def _parse(line: bytes, source: LogSource, instance: str | None) -> LogLine | None:
+def _parse_output(line: bytes, source: LogSource, instance: str | None) -> LogLine | None:
     try:
         value = json.loads(line)
         return LogLine(
@@ -59,16 +65,35 @@ def _parse(line: bytes, source: LogSource, instance: str | None) -> LogLine | No
         return None
 
 
+def _parse_egress(line: bytes, service_id: ServiceId) -> LogLine | None:
+    # All services share the file; looking for the id first spares parsing the others' lines.
+    if service_id.encode() not in line:
+        return None
+    try:
+        value = json.loads(line)
+        if value["service_id"] != service_id:
+            return None
+        allowed = value.get("verdict") == "allowed"
+        what = "allowed" if allowed else "denied"
+        why = "" if allowed else f": {value.get('reason') or 'not in egress of tramontane.yaml'}"
+        return LogLine(
+            at=datetime.fromisoformat(value["at"]).timestamp(),
+            source="egress",
+            stream="stdout" if allowed else "stderr",
+            text=f"{what} {value.get('method', '')} {value.get('host', '')}{why}",
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 @dataclass(kw_only=True)
 class LogFiles:
-    """The log files below one directory: ``<logs>/<service id>/…``."""
+    """The log files of services (``<logs>/<service id>/…``) and the gateway's egress log."""
 
     logs: Path
+    egress: Path
+    """One JSON line per request of any instance to the outside (``gateway.egress``)."""
     follow_s: float = FOLLOW_S
-    _sources: tuple[tuple[str, LogSource], ...] = field(
-        init=False,
-        default=((".build.log", "build"), (".egress.log", "egress"), (".log", "runtime")),
-    )
 
     async def read(
         self,
@@ -93,30 +118,32 @@ class LogFiles:
                     yield line
 
     def _poll(self, service_id: ServiceId, cursors: dict[int, _Cursor]) -> list[LogLine]:
-        for inode, path in _files(self.logs / service_id):
+        for inode, path, parse in self._files(service_id):
             if inode in cursors:
                 cursors[inode].path = path
             else:
-                source, instance = self._describe(path)
-                cursors[inode] = _Cursor(path, source, instance)
+                cursors[inode] = _Cursor(path, parse)
         found = [line for cursor in cursors.values() for line in cursor.read()]
         return sorted(found, key=lambda line: line.at)
 
-    def _describe(self, path: Path) -> tuple[LogSource, str | None]:
-        name = path.name
-        for suffix, source in self._sources:
-            if suffix in name:
-                owner = name.split(suffix, 1)[0]
-                return source, owner if source == "runtime" else None
-        return "platform", None
+    def _files(self, service_id: ServiceId) -> list[tuple[int, Path, Parse]]:
+        own = [(path, _parser_of(path)) for path in (self.logs / service_id).glob("*.log*")]
+        shared = [
+            (path, partial(_parse_egress, service_id=service_id))
+            for path in self.egress.parent.glob(f"{self.egress.name}*")
+        ]
+        found: list[tuple[int, Path, Parse]] = []
+        for path, parse in (*own, *shared):
+            # Rotated or removed between listing and looking: the next poll sees it right.
+            with suppress(OSError):
+                found.append((path.stat().st_ino, path, parse))
+        return found
 
 
-def _files(directory: Path) -> list[tuple[int, Path]]:
-    try:
-        return [(path.stat().st_ino, path) for path in directory.glob("*.log*")]
-    except OSError:
-        # Rotated or removed between listing and looking: the next poll sees it right.
-        return []
+def _parser_of(path: Path) -> Parse:
+    if BUILD in path.name:
+        return partial(_parse_output, source="build", instance=None)
+    return partial(_parse_output, source="runtime", instance=path.name.partition(".")[0])
 
 
 def _wanted(
