@@ -1,27 +1,54 @@
-"""Brings a database to the present tables; ``open_store`` calls it before anything else.
+"""Brings a database to the present tables, mostly by seeing that it is there already.
 
-All steps run in one transaction, so ``kill -9`` leaves either the old tables or the new ones.
-Several replicas may start at once: the first one migrates, the others wait and find it done.
+``open_store`` calls ``migrate``. A process that has to stay small calls ``migrate_apart`` before:
+the steps then run in a process of their own (``store.upgrade``) and leave nothing in memory here.
 """
 
+import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
-from tramontane.store.database import Database
+from tramontane.base.errors import Unavailable
+from tramontane.store.database import Database, parse_url, sqlite_url
 
-LOCK = 7_265_616_770_001
-"""PostgreSQL advisory lock of the migration: any number, as long as it stays the same."""
+HEAD = "0001"
+"""The newest step in ``store.migrations.versions``."""
+APART_S = 600.0
 
 
 def migrate(database: Database) -> None:
-    """Run every step that the database has not seen yet."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    with database.write() as connection:
-        if not database.is_sqlite:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    """Run every step that the database has not seen yet, in this process."""
+    if _read_revision(database) != HEAD:
+        # Named as text on purpose: Alembic is loaded only where there is something to do.
+        import_module("tramontane.store.upgrade").upgrade(database)
+
+
+def migrate_apart(database: Path | str) -> None:
+    """Run every step in a process of its own; raises ``Unavailable`` with its words if it fails."""
+    url = sqlite_url(database) if isinstance(database, Path) else parse_url(database)
+    opened = Database(url)
+    try:
+        if _read_revision(opened) == HEAD:
+            return
+    finally:
+        opened.close()
+    ended = subprocess.run(
+        [sys.executable, "-m", "tramontane.store.upgrade"],
+        input=url.render_as_string(hide_password=False),
+        capture_output=True,
+        text=True,
+        timeout=APART_S,
+    )
+    if ended.returncode:
+        last = (ended.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+        raise Unavailable(f"the database could not be prepared: {last}")
+
+
+def _read_revision(database: Database) -> str | None:
+    with database.read() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

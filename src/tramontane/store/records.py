@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, or_, select
 
 from tramontane.domain.deployment import Deployment
 from tramontane.domain.ids import CellId, DeploymentId, ServiceId
@@ -128,9 +128,7 @@ def _read_records(
     chosen = select(SERVICES.c.id)
     if condition is not None:
         services, chosen = services.where(condition), chosen.where(condition)
-    service_rows = (
-        connection.execute(services.order_by(SERVICES.c.project, SERVICES.c.name)).mappings().all()
-    )
+    service_rows = _read_rows(connection, services.order_by(SERVICES.c.project, SERVICES.c.name))
     instances = select(INSTANCES).where(
         INSTANCES.c.service_id.in_(chosen), INSTANCES.c.status.in_(LIVE_STATUSES)
     )
@@ -143,16 +141,25 @@ def _read_records(
                 DEPLOYMENTS.c.id == SERVICES.c.desired_deployment,
                 DEPLOYMENTS.c.id == SERVICES.c.serving_deployment,
                 DEPLOYMENTS.c.id.in_(
-                    select(INSTANCES.c.deployment_id).where(INSTANCES.c.status.in_(LIVE_STATUSES))
+                    select(INSTANCES.c.deployment_id).where(
+                        INSTANCES.c.service_id.in_(chosen), INSTANCES.c.status.in_(LIVE_STATUSES)
+                    )
                 ),
             ),
         )
     )
-    instance_rows = connection.execute(
-        instances.order_by(INSTANCES.c.created_at, INSTANCES.c.id)
-    ).mappings()
-    deployment_rows = connection.execute(deployments.order_by(DEPLOYMENTS.c.number)).mappings()
+    instance_rows = _read_rows(
+        connection, instances.order_by(INSTANCES.c.created_at, INSTANCES.c.id)
+    )
+    deployment_rows = _read_rows(connection, deployments.order_by(DEPLOYMENTS.c.number))
     return _join(service_rows, deployment_rows, instance_rows)
+
+
+def _read_rows(connection: Connection, statement: Select[Any]) -> list[Row]:
+    # For thousands of rows, plain dictionaries take half the time of the library's mappings.
+    result = connection.execute(statement)
+    names = tuple(result.keys())
+    return [dict(zip(names, row, strict=True)) for row in result]
 
 
 def _join(

@@ -44,5 +44,9 @@ def open_store(database: Path | str) -> Store:
     """Return the store in a SQLite file, or behind a ``postgresql://`` URL, tables up to date."""
     url = sqlite_url(database) if isinstance(database, Path) else parse_url(database)
     opened = Database(url)
-    migrate(opened)
+    try:
+        migrate(opened)
+    except BaseException:
+        opened.close()
+        raise
     return Store(opened)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 
-from tramontane.base.errors import Conflict, InvalidRequest, NotFound
+from tramontane.base.errors import Conflict, InvalidRequest, NotFound, Unsupported
 from tramontane.base.ids import IdFactory, counting_ids
 from tramontane.domain.artifact import Artifact, Mount
 from tramontane.domain.cell import Capacity, Cell, EvidenceLevel, Fact
@@ -29,8 +30,10 @@ from tramontane.domain.instance import Instance, InstanceStatus
 from tramontane.domain.service import Service, ServiceStatus
 from tramontane.domain.snapshot import Changes, Event
 from tramontane.domain.token import Scope, Token
+from tramontane.store import upgrade
 from tramontane.store.database import parse_url, sqlite_url
 from tramontane.store.events import EVENTS_KEPT
+from tramontane.store.migration import HEAD, migrate_apart
 from tramontane.store.requests import KEPT_S, RequestKey
 from tramontane.store.services import Guard
 from tramontane.store.snapshots import ENDED_KEPT
@@ -94,6 +97,28 @@ def test_migrations_make_what_the_tables_say(database: Path | str) -> None:
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
     engine.dispose()
+
+
+def test_migration_runs_in_a_process_apart(database: Path | str) -> None:
+    migrate_apart(database)
+    migrate_apart(database)
+    store = open_store(database)
+    assert store.list_projects() == []
+    store.close()
+
+
+def test_newest_step_is_known() -> None:
+    script = ScriptDirectory(str(Path(upgrade.__file__).parent / "migrations"))
+    assert script.get_current_head() == HEAD
+
+
+def test_database_of_a_newer_version_is_refused(database: Path | str) -> None:
+    store = open_store(database)
+    with store._database.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    store.close()
+    with pytest.raises(Unsupported, match="newer version"):
+        open_store(database)
 
 
 def test_several_replicas_may_start_at_once(database: Path | str) -> None:

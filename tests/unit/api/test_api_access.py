@@ -4,12 +4,13 @@ import base64
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from api_world import MODEL, SERVICE, World
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.routing import iter_route_contexts
 
 from tramontane.api.access import Permission
 from tramontane.api.tokens import load_signing_key
@@ -31,7 +32,7 @@ def permissions(world: World) -> dict[tuple[str, str], Scope | None]:
     return found
 
 
-def api_routes(world: World) -> list[APIRoute]:
+def api_routes(world: World) -> list[Any]:
     return list(iter_route_contexts(world.app.routes))
 
 
@@ -127,7 +128,7 @@ async def test_revoked_token_opens_nothing(world: World, client: httpx.AsyncClie
 )
 async def test_no_token_no_answer(world: World, header: str) -> None:
     async with world.client(scope=None) as nobody:
-        headers = {"Authorization": header.encode()}
+        headers = {b"Authorization": header.encode()}
         assert (await nobody.get("/api/v1/cells", headers=headers)).status_code == 401
         assert (await nobody.get("/api/v1/nothing", headers=headers)).status_code == 401
         assert (await nobody.get("/healthz")).json() == {"status": "ok"}
