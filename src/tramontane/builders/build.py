@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tramontane.base.errors import InvalidRequest
+from tramontane.base.errors import BuildFailed, InvalidRequest
 from tramontane.builders.detect import detect
 from tramontane.builders.environment import (
     BASE_PATH,
@@ -179,6 +179,7 @@ class Work:
                 await self._run_all(layer.steps, staged / "tmp", binds, None)
                 await asyncio.to_thread(remove_tree, staged / "tmp")
                 await asyncio.to_thread(remove_tree, source)
+                _require_folder(content / layer.part, layer.name)
                 self.store.publish(staged, final)
             finally:
                 if staged.exists():
@@ -315,6 +316,12 @@ def _make_mount_point(app: Path, layer: Layer) -> None:
         if place.is_symlink() or place.exists():
             remove_tree(place)
         place.mkdir(parents=True)
+
+
+def _require_folder(path: Path, name: str) -> None:
+    # A package's script could leave a link, and a runtime would mount what it leads to.
+    if path.is_symlink() or not path.is_dir():
+        raise BuildFailed(f"installing the {name} packages left no folder {path.name!r}")
 
 
 def _scratch(tmp: Path, binds: Sequence[Bind]) -> list[Bind]:

@@ -33,15 +33,20 @@ async def run_step(
     lines. When the caller is cancelled, the whole process group is ended before this returns.
     """
     tail: deque[str] = deque(maxlen=TAIL_LINES)
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        cwd=directory,
-        env=dict(environment),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=PIPE,
-        stderr=STDOUT,
-        start_new_session=True,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            cwd=directory,
+            env=dict(environment),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=PIPE,
+            stderr=STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise BuildFailed(
+            f"the step {label!r} failed: cannot run {argv[0]}: {error.strerror}"
+        ) from error
     try:
         async with asyncio.timeout(timeout_s):
             await _read_lines(process, tail, log)

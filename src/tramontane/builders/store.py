@@ -50,7 +50,7 @@ class Store:
         self.locks = root / "locks"
 
     def ensure_folders(self) -> None:
-        """Make the folders, for the platform's own user only."""
+        """Make the folders that are not there yet."""
         self.root.mkdir(parents=True, exist_ok=True)
         for path in (
             *(self.artifacts, self.layers, self.toolchains),

@@ -6,6 +6,7 @@ version that uv installs once into the store. A JDK, Maven and Rust have no well
 they are missing the error says what to install.
 """
 
+import asyncio
 import os
 import re
 import shutil
@@ -108,12 +109,17 @@ async def find_python(finder: Finder) -> Toolchain:
 
 async def find_uv(finder: Finder) -> Toolchain:
     """Return the uv that the platform depends on."""
-    del finder
-    binary = Path(uv.find_uv_bin())
+    final = finder.store.toolchains / f"uv-{metadata.version('uv')}"
+    async with finder.store.lock(final.name):
+        if not final.is_dir():
+            # Alone in a folder, so that a sandbox does not see what else is installed beside it.
+            staged = finder.store.make_staging(final.name)
+            await asyncio.to_thread(shutil.copy, uv.find_uv_bin(), staged / "uv")
+            finder.store.publish(staged, final)
     at = f"{TOOLCHAIN}/uv"
     # Not part of a key: a new uv installs the same packages.
     return Toolchain(
-        name="uv", version="", path=(at,), mounts=(Mount(source=str(binary), target=f"{at}/uv"),)
+        name="uv", version="", path=(at,), mounts=(Mount(source=str(final), target=at),)
     )
 
 

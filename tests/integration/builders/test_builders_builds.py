@@ -1,6 +1,7 @@
 """What a build promises when things go wrong, and what its code can see."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -140,6 +141,21 @@ async def test_a_kill_at_any_point_leaves_nothing_half_done(tmp_path: Path, sour
         assert running.fetch("/").body == "hello"
 
 
+@pytest.mark.timeout(120)
+async def test_a_layer_cannot_be_a_link_out_of_the_store(tmp_path: Path, source: Path) -> None:
+    bench = Bench(tmp_path)
+    package = {
+        "main": "server.js",
+        "scripts": {"postinstall": "rm -rf node_modules && ln -s /tmp node_modules"},
+        "dependencies": {"is-odd": "3.0.1"},
+    }
+    (source / "package.json").write_text(json.dumps(package))
+    (source / "server.js").write_text("")
+    with pytest.raises(BuildFailed, match="left no folder 'node_modules'"):
+        await bench.build(source)
+    assert bench.leftovers() == []
+
+
 async def test_a_source_can_be_a_folder_of_the_upload(tmp_path: Path, source: Path) -> None:
     bench = Bench(tmp_path)
     (source / "web").mkdir()
@@ -152,7 +168,13 @@ async def test_a_source_can_be_a_folder_of_the_upload(tmp_path: Path, source: Pa
         assert running.fetch("/").body == "hello"
 
 
-async def test_a_flask_app_is_served_and_drained(bench: Bench, source: Path) -> None:
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("isolation", list(Isolation))
+async def test_a_flask_app_is_served(tmp_path: Path, source: Path, isolation: Isolation) -> None:
+    bench = Bench(tmp_path)
+    if bench.isolation is Isolation.NONE and isolation is Isolation.BUBBLEWRAP:
+        pytest.skip("this machine allows no sandbox for builds")
+    bench.isolation = isolation
     (source / "requirements.txt").write_text("flask>=3\n")
     (source / "app.py").write_text(
         "from flask import Flask\napp = Flask(__name__)\n"
