@@ -15,7 +15,7 @@ REQUEST_FIELDS: Json = {
     "endpoint": "%UPSTREAM_HOST%",
     "method": "%REQ(:METHOD)%",
     "host": "%REQ(:AUTHORITY)%",
-    "path": "%PATH(NQ:ORIG)%",
+    "path": "%PATH(NQ:PATH)%",
     "protocol": "%PROTOCOL%",
     "code": "%RESPONSE_CODE%",
     "details": "%RESPONSE_CODE_DETAILS%",

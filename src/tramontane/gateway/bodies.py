@@ -19,7 +19,24 @@ USAGE_FIELDS = ("prompt_tokens", "completion_tokens")
 ENABLED = typed("envoy.config.route.v3.FilterConfig", config={})
 """Turns on, for one host or route, a filter that is off otherwise."""
 
+BUFFER_FILTER = "envoy.filters.http.buffer"
+
 JSON_TYPE = "envoy.extensions.filters.http.json_to_metadata.v3.JsonToMetadata"
+
+TEXT_PATHS = ("/v1/chat/completions", "/v1/completions")
+"""Answers to these are small. Embeddings are not, so their usage is not read: a JSON answer must
+fit into the buffer whole, and one that does not would never arrive."""
+
+READING = {BUFFER_FILTER: ENABLED, JSON_FILTER: ENABLED, SSE_FILTER: ENABLED}
+"""For a host or route of models."""
+
+
+def make_buffer_filter(max_bytes: int) -> Json:
+    """Return the filter that takes in a request's body whole, or refuses it with 413.
+
+    The JSON filter alone would wait for ever for a body larger than a connection's buffer.
+    """
+    return typed("envoy.extensions.filters.http.buffer.v3.Buffer", max_request_bytes=max_bytes)
 
 
 def make_json_filter() -> Json:
@@ -27,9 +44,9 @@ def make_json_filter() -> Json:
     return typed(JSON_TYPE, request_rules=_make_model_rules(), response_rules=_make_usage_rules())
 
 
-def make_json_answers_only() -> Json:
-    """Return its configuration for a model's own host, where the host name says which model."""
-    return typed(JSON_TYPE, response_rules=_make_usage_rules())
+def make_json_requests_only() -> Json:
+    """Return its configuration where answers may be of any size."""
+    return typed(JSON_TYPE, request_rules=_make_model_rules())
 
 
 def make_sse_filter() -> Json:

@@ -7,7 +7,13 @@ the route, so Envoy alone carries it to the engine. Called by ``gateway.resource
 from collections.abc import Iterable, Sequence
 
 from tramontane.domain.route import Refusal, ServiceRoute
-from tramontane.gateway.bodies import BODY_METADATA, ENABLED, JSON_FILTER, SSE_FILTER
+from tramontane.gateway.bodies import (
+    BODY_METADATA,
+    JSON_FILTER,
+    READING,
+    TEXT_PATHS,
+    make_json_requests_only,
+)
 from tramontane.gateway.descriptors import Json, typed
 from tramontane.gateway.replies import INFERENCE_HOST
 from tramontane.gateway.services import (
@@ -22,24 +28,23 @@ from tramontane.gateway.services import (
     openai_error,
 )
 
-PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+PATHS = (*TEXT_PATHS, "/v1/embeddings")
+
+KEYED = typed(
+    "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig", requirement_name="required"
+)
 
 
-def make_inference_host(routes: Iterable[ServiceRoute], body_max_bytes: int) -> Json:
+def make_inference_host(routes: Iterable[ServiceRoute]) -> Json:
     """Return the default virtual host; ``routes`` are those of models, in a stable order."""
     models = list(routes)
-    keyed = typed(
-        "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig", requirement_name="required"
-    )
-    reading = {JWT_METADATA: keyed, JSON_FILTER: ENABLED, SSE_FILTER: ENABLED}
     return {
         "name": INFERENCE_HOST,
         "domains": ["*"],
-        "request_body_buffer_limit": body_max_bytes,
         "routes": [
-            *(_make_model_route(route, path, reading) for route in models for path in PATHS),
-            *(_make_no_model(path, reading) for path in PATHS),
-            *_make_catalogue(models, keyed),
+            *(_make_model_route(route, path) for route in models for path in PATHS),
+            *(_make_no_model(path) for path in PATHS),
+            *_make_catalogue(models),
             {
                 "match": {"path_separated_prefix": "/v1"},
                 **make_answer(404, openai_error("not_found", "there is no such path under /v1")),
@@ -59,7 +64,7 @@ def make_inference_host(routes: Iterable[ServiceRoute], body_max_bytes: int) -> 
     }
 
 
-def _make_model_route(route: ServiceRoute, path: str, filters: Json) -> Json:
+def _make_model_route(route: ServiceRoute, path: str) -> Json:
     assert route.model is not None
     action = (
         {**make_action(route), **make_refusal(route.target, openai=True)}
@@ -76,13 +81,14 @@ def _make_model_route(route: ServiceRoute, path: str, filters: Json) -> Json:
         },
         **action,
         "typed_per_filter_config": {
-            **filters,
+            **_make_filters(path),
             "envoy.filters.http.on_demand": make_on_demand(route),
         },
     }
 
 
-def _make_no_model(path: str, filters: Json) -> Json:
+def _make_no_model(path: str) -> Json:
+    """Return the route that a request has until its model is read, and after if there is none."""
     body = openai_error(
         "model_not_found",
         "the model does not exist in this key's project; GET /v1/models lists those that do",
@@ -90,13 +96,20 @@ def _make_no_model(path: str, filters: Json) -> Json:
     return {
         "match": {"path": path},
         **make_answer(404, body),
-        "typed_per_filter_config": filters,
+        "typed_per_filter_config": _make_filters(path),
     }
 
 
-def _make_catalogue(models: Sequence[ServiceRoute], keyed: Json) -> Iterable[Json]:
+def _make_filters(path: str) -> Json:
+    # The JSON filter keeps the configuration of the route it starts with, so all routes of a path
+    # must have the same.
+    restricted = {} if path in TEXT_PATHS else {JSON_FILTER: make_json_requests_only()}
+    return {JWT_METADATA: KEYED, **READING, **restricted}
+
+
+def _make_catalogue(models: Sequence[ServiceRoute]) -> Iterable[Json]:
     """Yield the answers to ``GET /v1/models`` and ``/v1/models/{id}``, per project."""
-    config = {"typed_per_filter_config": {JWT_METADATA: keyed}}
+    config = {"typed_per_filter_config": {JWT_METADATA: KEYED}}
     by_project: dict[str, list[ServiceRoute]] = {}
     for route in models:
         by_project.setdefault(route.project, []).append(route)

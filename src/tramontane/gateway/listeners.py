@@ -5,7 +5,14 @@ apart from it, because a changed listener drains its connections.
 """
 
 from tramontane.gateway.access_logs import REQUEST_FIELDS, make_access_log
-from tramontane.gateway.bodies import JSON_FILTER, SSE_FILTER, make_json_filter, make_sse_filter
+from tramontane.gateway.bodies import (
+    BUFFER_FILTER,
+    JSON_FILTER,
+    SSE_FILTER,
+    make_buffer_filter,
+    make_json_filter,
+    make_sse_filter,
+)
 from tramontane.gateway.descriptors import Json, named
 from tramontane.gateway.keys import JWT_TYPE, RBAC_TYPE, REVOKED
 from tramontane.gateway.options import GatewayOptions
@@ -43,7 +50,7 @@ def make_http_manager(options: GatewayOptions) -> Json:
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix=SERVICES,
         rds={"route_config_name": SERVICES, "config_source": ADS},
-        http_filters=make_http_filters(),
+        http_filters=make_http_filters(options),
         access_log=[make_access_log(str(options.access_log), REQUEST_FIELDS)],
         local_reply_config=make_local_replies(),
         upgrade_configs=[{"upgrade_type": "websocket"}],
@@ -76,11 +83,16 @@ def make_http_manager(options: GatewayOptions) -> Json:
     )
 
 
-def make_http_filters() -> list[Json]:
+def make_http_filters(options: GatewayOptions) -> list[Json]:
     """Return the filters in order: who asks, for which model, then wake, then carry."""
     return [
         _discovered(JWT_METADATA, JWT_TYPE),
         _discovered(REVOKED, RBAC_TYPE),
+        {
+            "name": BUFFER_FILTER,
+            "disabled": True,
+            "typed_config": make_buffer_filter(options.body_max_bytes),
+        },
         {"name": JSON_FILTER, "disabled": True, "typed_config": make_json_filter()},
         {"name": SSE_FILTER, "disabled": True, "typed_config": make_sse_filter()},
         named(

@@ -1,6 +1,15 @@
 """Load as Envoy reports it: pushed over one gRPC stream, per endpoint, once an interval.
 
-Used by ``gateway.gateway``; the autoscaler is the reader.
+Used by ``gateway.gateway``; the autoscaler is the reader. What Envoy 1.40 does, as tried out:
+
+- Every upstream that Envoy knows is in every report, with or without traffic. An idle one comes
+  with no endpoints, so ``in_progress == issued == 0`` means idle, not unknown.
+- An endpoint is listed in an interval in which it had a request open, begun or ended.
+- Counting starts with the first report *after* an upstream became known: requests begun before
+  that (the ones that woke it) are never in ``issued``, though they are in ``in_progress`` while
+  they are open. So a wake counts as activity by itself.
+- Requests held for a sleeping upstream are in no report: it is not known. Sleeping costs nothing.
+- No report at all means that no Envoy is connected: unknown, and no reason to scale down.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +21,7 @@ from tramontane.base.clock import Clock
 from tramontane.domain.load import EndpointLoad, UpstreamLoad
 from tramontane.gateway.bootstrap import CONTROL_PLANE
 from tramontane.gateway.descriptors import Schema
+from tramontane.gateway.egress import is_egress
 
 SERVICE = "envoy.service.load_stats.v3.LoadReportingService"
 
@@ -47,14 +57,34 @@ class LoadServer:
         response.load_reporting_interval.FromMilliseconds(round(self._interval_s * 1000))
         await context.write(response)
         async for request in requests:
-            at = self._clock.now()
-            for stats in request.cluster_stats:
-                if stats.cluster_name != CONTROL_PLANE:
-                    self._on_load(_read_cluster(stats, at))
+            for load in _read_report(request, self._clock.now()):
+                self._on_load(load)
 
 
-def _read_cluster(stats: Any, at: float) -> UpstreamLoad:
-    endpoints = [
+def _read_report(request: Any, at: float) -> list[UpstreamLoad]:
+    """Return the load of each upstream of the product's services."""
+    endpoints: dict[str, list[EndpointLoad]] = {}
+    intervals: dict[str, float] = {}
+    for stats in request.cluster_stats:
+        if stats.cluster_name == CONTROL_PLANE or is_egress(stats.cluster_name):
+            continue
+        # An alias of an earlier generation counts for the upstream whose endpoints it shares.
+        name = stats.cluster_service_name or stats.cluster_name
+        endpoints.setdefault(name, []).extend(_read_endpoints(stats))
+        intervals[name] = stats.load_report_interval.ToTimedelta().total_seconds()
+    return [
+        UpstreamLoad(
+            upstream=name,
+            at=at,
+            interval_s=intervals[name],
+            endpoints=tuple(sorted(loads, key=lambda load: load.endpoint)),
+        )
+        for name, loads in endpoints.items()
+    ]
+
+
+def _read_endpoints(stats: Any) -> list[EndpointLoad]:
+    return [
         EndpointLoad(
             endpoint=endpoint.address.pipe.path,
             in_progress=endpoint.total_requests_in_progress,
@@ -64,10 +94,3 @@ def _read_cluster(stats: Any, at: float) -> UpstreamLoad:
         for locality in stats.upstream_locality_stats
         for endpoint in locality.upstream_endpoint_stats
     ]
-    return UpstreamLoad(
-        # An alias of an earlier generation counts for the upstream whose endpoints it shares.
-        upstream=stats.cluster_service_name or stats.cluster_name,
-        at=at,
-        interval_s=stats.load_report_interval.ToTimedelta().total_seconds(),
-        endpoints=tuple(sorted(endpoints, key=lambda load: load.endpoint)),
-    )

@@ -13,6 +13,7 @@ from tramontane.gateway.catalogue import Catalogue
 from tramontane.gateway.clusters import make_cluster, make_endpoints, make_failed_cluster
 from tramontane.gateway.descriptors import Json, Schema
 from tramontane.gateway.egress import (
+    is_egress,
     make_egress_clusters,
     make_egress_listener,
     make_egress_routes,
@@ -154,9 +155,7 @@ class Resources:
         """
         if self._inference is None:
             models = [s.route for _, s in sorted(self._services.items()) if s.route.model]
-            self._inference = self._encode_host(
-                make_inference_host(models, self._options.body_max_bytes)
-            )
+            self._inference = self._encode_host(make_inference_host(models))
         head = self._schema.encode("envoy.config.route.v3.RouteConfiguration", ROUTES_HEAD)
         hosts = (service.host for _, service in sorted(self._services.items()))
         return b"".join((head, *hosts, self._inference))
@@ -222,7 +221,7 @@ class Resources:
         for cluster in clusters:
             self._put(types.CLUSTER, cluster)
         for name in self._catalogue.names(types.CLUSTER):
-            if name.partition("=")[0] == "egress" and name not in names:
+            if is_egress(name) and name not in names:
                 self._catalogue.remove(types.CLUSTER, name)
 
     def _put(self, type_url: str, body: Json) -> None:

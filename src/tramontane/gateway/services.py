@@ -5,14 +5,10 @@ thousand services encodes one virtual host.
 """
 
 import json
+from collections.abc import Iterator
 
 from tramontane.domain.route import Refusal, ServiceRoute
-from tramontane.gateway.bodies import (
-    ENABLED,
-    JSON_FILTER,
-    SSE_FILTER,
-    make_json_answers_only,
-)
+from tramontane.gateway.bodies import JSON_FILTER, READING, TEXT_PATHS, make_json_requests_only
 from tramontane.gateway.descriptors import Json, typed
 
 JWT_METADATA = "envoy.filters.http.jwt_authn"
@@ -21,7 +17,9 @@ JWT_METADATA = "envoy.filters.http.jwt_authn"
 RETRY = {
     # Only what cannot have reached the app: an instance that dies between requests stays unseen.
     "retry_on": "connect-failure,refused-stream,reset-before-request",
-    "num_retries": 3,
+    # Connecting to a Unix socket whose queue is full fails at once, unlike TCP: a burst of held
+    # requests that is let go must be given time to get in.
+    "num_retries": 8,
     "retry_host_predicate": [
         {
             "name": "envoy.retry_host_predicates.previous_hosts",
@@ -31,40 +29,40 @@ RETRY = {
         }
     ],
     "host_selection_retry_max_attempts": 5,
-    "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.05s"},
+    "retry_back_off": {"base_interval": "0.01s", "max_interval": "0.25s"},
 }
 
 
 def make_service_host(route: ServiceRoute, domain: str) -> Json:
     """Return the virtual host of one service."""
     name = f"{route.service}.{route.project}.{domain}"
-    if route.key_required:
-        routes = [
-            {
-                **make_action(route),
-                "match": {"prefix": "/", "dynamic_metadata": [of_project(route)]},
-            },
-            {
-                "match": {"prefix": "/"},
-                **make_answer(403, error("forbidden", "this key is of another project")),
-            },
-        ]
-    else:
-        routes = [{**make_action(route), "match": {"prefix": "/"}}]
     filters: Json = {"envoy.filters.http.on_demand": make_on_demand(route)}
+    if route.model is not None:
+        filters |= READING
     if route.key_required:
         filters[JWT_METADATA] = typed(
             "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig",
             requirement_name="required",
         )
-    if route.model is not None:
-        filters |= {JSON_FILTER: make_json_answers_only(), SSE_FILTER: ENABLED}
     return {
         "name": f"{route.project}/{route.service}",
         "domains": [name, f"{name}:*"],
-        "routes": routes,
+        "routes": list(_make_routes(route)),
         "typed_per_filter_config": filters,
     }
+
+
+def _make_routes(route: ServiceRoute) -> Iterator[Json]:
+    key: Json = {"dynamic_metadata": [of_project(route)]} if route.key_required else {}
+    action = make_action(route)
+    if route.model is not None:
+        for path in TEXT_PATHS:
+            yield {"match": {"path": path, **key}, **action}
+        action["typed_per_filter_config"] = {JSON_FILTER: make_json_requests_only()}
+    yield {"match": {"prefix": "/", **key}, **action}
+    if route.key_required:
+        other = make_answer(403, error("forbidden", "this key is of another project"))
+        yield {"match": {"prefix": "/"}, **other}
 
 
 def make_action(route: ServiceRoute) -> Json:

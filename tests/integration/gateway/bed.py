@@ -73,13 +73,14 @@ class Server:
 
     path: str
     handler: Handler
+    backlog: int = 4096
     seen: list[Exchange] = field(default_factory=list)
     server: asyncio.Server | None = None
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     async def start(self) -> "Server":
         self.server = await asyncio.start_unix_server(
-            self._serve, self.path, limit=2**20, backlog=1024
+            self._serve, self.path, limit=2**20, backlog=self.backlog
         )
         return self
 
@@ -106,7 +107,7 @@ class Server:
                 exchange = Exchange(method, path, headers, reader, writer)
                 self.seen.append(exchange)
                 await self.handler(exchange)
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             self.writers.discard(writer)
@@ -182,8 +183,8 @@ class Bed:
         for server in self.servers:
             await server.close()
 
-    async def serve(self, name: str, handler: Handler = echo) -> Server:
-        server = await Server(str(self.directory / name), handler).start()
+    async def serve(self, name: str, handler: Handler = echo, backlog: int = 4096) -> Server:
+        server = await Server(str(self.directory / name), handler, backlog).start()
         self.servers.append(server)
         return server
 

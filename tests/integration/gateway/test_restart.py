@@ -169,5 +169,3 @@ async def test_two_gateways_side_by_side() -> None:
             bed.publish("web", awake("web@1", await bed.serve("a")))
             await bed.applied()
             assert (await bed.ask("web")).status_code == 200
-
-

@@ -203,5 +203,3 @@ async def held_count(bed: Bed, count: int) -> None:
     """Wait until so many requests are inside Envoy."""
     while await bed.stat("http.services.downstream_rq_active") != count:
         await asyncio.sleep(0.01)
-
-
