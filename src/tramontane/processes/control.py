@@ -32,6 +32,7 @@ from tramontane.base.errors import Conflict, NotFound, TramontaneError
 from tramontane.base.ids import random_id
 from tramontane.base.nudges import NudgeQueue
 from tramontane.builders.settings import BuildSettings, Isolation
+from tramontane.domain.cell import Cell
 from tramontane.domain.ids import CellId, DeploymentId, ServiceId
 from tramontane.domain.instance import Instance
 from tramontane.domain.load import UpstreamLoad
@@ -59,6 +60,7 @@ from tramontane.reconcile.services import ServiceReconciler
 from tramontane.reconcile.specs import InstancePaths
 from tramontane.runtimes.process.runtime import ProcessRuntime
 from tramontane.runtimes.runtime import Runtime
+from tramontane.store.migration import migrate_apart
 from tramontane.store.sources import SourceFiles
 from tramontane.store.store import Store, open_store
 from tramontane.wire.schemas import ExecView, PartView
@@ -123,6 +125,7 @@ class Control:
         self._builds: NudgeQueue[DeploymentId] = NudgeQueue(self._clock.monotonic)
         self._keys: NudgeQueue[str] = NudgeQueue(self._clock.monotonic)
         self._demand = DemandTracker(self._clock.now())
+        self._feed = ServiceFeed()
 
     async def run(self) -> None:
         """Start everything, say so, and stay until SIGTERM or SIGINT."""
@@ -131,6 +134,7 @@ class Control:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         api_socket = _listen(arguments.api, "--api")
+        await asyncio.to_thread(self._sources.remove_partial)
         runtime: Runtime = ProcessRuntime(
             state=layout.instances, run=layout.run, clock=clock, isolation=arguments.isolation
         )
@@ -138,38 +142,19 @@ class Control:
         await asyncio.to_thread(store.upsert_cell, cell)
         issuer = TokenIssuer(load_signing_key(layout.signing_key), store, clock, random_id)
         await asyncio.to_thread(issuer.ensure_admin_token, layout.credentials)
-        gateway = Gateway(
-            socket_path=layout.run / "xds.sock",
-            clock=clock,
-            callbacks=GatewayCallbacks(
-                on_wake=self._on_wake, on_load=self._on_load, on_rejected=_on_rejected
-            ),
-            options=GatewayOptions(
-                address=arguments.gateway.host,
-                port=arguments.gateway.port,
-                domain=DOMAIN,
-                access_log=layout.gateway / "access.log",
-                egress_log=layout.gateway / "egress.log",
-            ),
-        )
+        gateway = self._make_gateway()
         envoy = Envoy(
             paths=EnvoyPaths(directory=layout.run / "envoy", xds_socket=layout.run / "xds.sock"),
             options=EnvoyOptions(),
             clock=clock,
         )
-        feed = ServiceFeed()
-        services = ServiceReconciler(
+        services = self._make_services(cell, runtime, gateway)
+        builds = BuildReconciler(
             store=store,
-            runtimes={cell.id: runtime},
-            cells=(cell,),
-            routes=gateway,
-            demand=self._demand,
-            queue=self._queue,
-            builds=self._builds,
-            paths=InstancePaths(logs=str(layout.logs), sockets=str(layout.run)),
+            make_artifact=self._make_maker().make,
+            queue=self._builds,
+            services=self._queue,
             clock=clock,
-            ids=random_id,
-            on_change=feed.announce,
         )
         keys = KeyReconciler(
             store=store,
@@ -178,14 +163,7 @@ class Control:
             publish=gateway.publish_trust,
             queue=self._keys,
         )
-        builds = BuildReconciler(
-            store=store,
-            make_artifact=self._make_maker().make,
-            queue=self._builds,
-            services=self._queue,
-            clock=clock,
-        )
-        api = self._make_api(issuer, feed, envoy, {cell.id: runtime})
+        api = self._make_api(issuer, envoy, {cell.id: runtime})
 
         # What runs is known before anything is decided; Envoy is told only the whole truth.
         await services.adopt()
@@ -194,22 +172,53 @@ class Control:
             _listen(arguments.gateway, "--gateway").close()
         await gateway.start()
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(services.run()),
-                group.create_task(builds.run()),
-                group.create_task(keys.run()),
-                group.create_task(envoy.watch()),
-                group.create_task(api.serve(sockets=[api_socket])),
+            serving = group.create_task(api.serve(sockets=[api_socket]))
+            loops = [
+                group.create_task(each)
+                for each in (services.run(), builds.run(), keys.run(), envoy.watch())
             ]
             await envoy.wait_ready(READY_S)
             await gateway.wait_applied(READY_S)
             self._announce()
             await self._stop.wait()
             api.should_exit = True
-            for task in tasks[:-1]:
+            await serving
+            for task in loops:
                 task.cancel()
         await gateway.close()
         await runtime.close()
+
+    def _make_gateway(self) -> Gateway:
+        arguments, layout = self._arguments, self._layout
+        return Gateway(
+            socket_path=layout.run / "xds.sock",
+            clock=self._clock,
+            callbacks=GatewayCallbacks(
+                on_wake=self._on_wake, on_load=self._on_load, on_rejected=_on_rejected
+            ),
+            options=GatewayOptions(
+                address=arguments.gateway.host,
+                port=arguments.gateway.port,
+                domain=DOMAIN,
+                access_log=layout.access_log,
+                egress_log=layout.egress_log,
+            ),
+        )
+
+    def _make_services(self, cell: Cell, runtime: Runtime, gateway: Gateway) -> ServiceReconciler:
+        return ServiceReconciler(
+            store=self._store,
+            runtimes={cell.id: runtime},
+            cells=(cell,),
+            routes=gateway,
+            demand=self._demand,
+            queue=self._queue,
+            builds=self._builds,
+            paths=InstancePaths(logs=str(self._layout.logs), sockets=str(self._layout.run)),
+            clock=self._clock,
+            ids=random_id,
+            on_change=self._feed.announce,
+        )
 
     def _on_wake(self, upstream: str) -> None:
         service_id = service_of(upstream)
@@ -251,7 +260,6 @@ class Control:
     def _make_api(
         self,
         issuer: TokenIssuer,
-        feed: ServiceFeed,
         envoy: Envoy,
         runtimes: dict[CellId, Runtime],
     ) -> ApiServer:
@@ -273,7 +281,7 @@ class Control:
             store=self._store,
             tokens=issuer,
             sources=self._sources,
-            feed=feed,
+            feed=self._feed,
             clock=self._clock,
             ids=random_id,
             nudge=self._queue.nudge,
@@ -286,14 +294,20 @@ class Control:
                 started_at=self._clock.now(),
                 envoy=envoy,
             ),
-            logs=LogFiles(logs=self._layout.logs, egress=self._layout.gateway / "egress.log"),
+            logs=LogFiles(logs=self._layout.logs, egress=self._layout.egress_log),
             execute=execute,
             service_url=lambda project, service: (
                 f"http://{service}.{project}.{DOMAIN}:{arguments.gateway.port}"
             ),
         )
         config = uvicorn.Config(
-            make_app(parts), log_config=None, access_log=False, lifespan="off", ws="none"
+            make_app(parts),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            # Watches and followed logs never end by themselves.
+            timeout_graceful_shutdown=1,
         )
         return ApiServer(config)
 
@@ -379,6 +393,7 @@ def _fail(error: TramontaneError) -> int:
 
 
 async def _run(arguments: ControlArguments, layout: Layout, database: Path | str) -> None:
+    await asyncio.to_thread(migrate_apart, database)
     store = await asyncio.to_thread(open_store, database)
     try:
         await Control(arguments, layout, store).run()

@@ -63,6 +63,16 @@ class Layout:
         return self.home / "gateway"
 
     @property
+    def access_log(self) -> Path:
+        """What the gateway carried: one JSON line per request."""
+        return self.gateway / "access.log"
+
+    @property
+    def egress_log(self) -> Path:
+        """What instances asked for outside: one JSON line per request."""
+        return self.gateway / "egress.log"
+
+    @property
     def logs(self) -> Path:
         """Output of builds and instances, by service."""
         return self.home / "logs"

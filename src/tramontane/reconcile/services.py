@@ -43,6 +43,10 @@ class Memory(Protocol):
         """Return the ids of all services, deleted but unfinished ones included."""
         ...
 
+    def list_live_instances(self) -> dict[InstanceId, ServiceId]:
+        """Return the owner of every live instance."""
+        ...
+
     def read_snapshot(
         self, service_id: ServiceId, cells: Sequence[Cell] | None = None
     ) -> ServiceSnapshot | None:
@@ -129,7 +133,7 @@ class ServiceReconciler:
         for cell_id, runtime in self.runtimes.items():
             for observation in await runtime.inspect():
                 self._observed[observation.instance_id] = observation
-            known = await asyncio.to_thread(self._live_instances)
+            known = await asyncio.to_thread(self.store.list_live_instances)
             for instance_id in [each for each in self._observed if each not in known]:
                 log.info("removing instance %s in cell %s: nobody owns it", instance_id, cell_id)
                 await runtime.remove(instance_id)
@@ -264,14 +268,6 @@ class ServiceReconciler:
             await asyncio.sleep(SWEEP_S)
             for service_id in await asyncio.to_thread(self.store.list_service_ids):
                 self.queue.nudge(service_id)
-
-    def _live_instances(self) -> dict[InstanceId, ServiceId]:
-        owners: dict[InstanceId, ServiceId] = {}
-        for service_id in self.store.list_service_ids():
-            snapshot = self.store.read_snapshot(service_id, self.cells)
-            if snapshot is not None:
-                owners.update({each.id: service_id for each in snapshot.instances})
-        return owners
 
     def _memory_used(self) -> dict[CellId, int]:
         used: Counter[CellId] = Counter()

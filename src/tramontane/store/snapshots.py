@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, insert, or_, select, update
 from tramontane.domain.artifact import Artifact
 from tramontane.domain.cell import Cell
 from tramontane.domain.deployment import DEPLOYMENT_TRANSITIONS, Deployment, DeploymentStatus
-from tramontane.domain.ids import DeploymentId, ServiceId
+from tramontane.domain.ids import DeploymentId, InstanceId, ServiceId
 from tramontane.domain.instance import INSTANCE_TRANSITIONS, LIVE, Instance, InstanceStatus
 from tramontane.domain.service import Service
 from tramontane.domain.snapshot import Changes, Event, ServiceSnapshot
@@ -67,6 +67,17 @@ class Snapshots(Part):
                 instances=_read_live_instances(connection, service_id),
                 cells=_read_cells(connection) if cells is None else tuple(cells),
             )
+
+    def list_live_instances(self) -> dict[InstanceId, ServiceId]:
+        """Return the owner of every live instance, for adopting what runs after a start."""
+        statement = select(INSTANCES.c.id, INSTANCES.c.service_id).where(
+            INSTANCES.c.status.in_(LIVE_STATUSES)
+        )
+        with self._database.read() as connection:
+            return {
+                InstanceId(row.id): ServiceId(row.service_id)
+                for row in connection.execute(statement)
+            }
 
     def apply(self, changes: Changes, service_id: ServiceId, expected_generation: int) -> bool:
         """Write the changes whole, or nothing and return False if they were decided too early.
