@@ -1,7 +1,5 @@
 """Upstreams as Envoy clusters and their endpoints. Pure; called by ``gateway.resources``."""
 
-from collections.abc import Sequence
-
 from tramontane.domain.route import Upstream
 from tramontane.gateway.descriptors import Json, typed
 
@@ -53,31 +51,45 @@ def make_cluster(name: str, *, endpoints_of: str | None = None) -> Json:
     }
 
 
-def make_endpoints(name: str, sockets: Sequence[str]) -> Json:
+def make_endpoints(target: Upstream) -> Json:
     """Return the endpoints of one upstream: Unix sockets, in the order given."""
+    healthy = [_make_endpoint(path) for path in target.endpoints or ()]
+    draining = [{**_make_endpoint(path), "health_status": "DRAINING"} for path in target.draining]
     return {
-        "cluster_name": name,
-        "endpoints": [
-            {
-                "lb_endpoints": [
-                    {"endpoint": {"address": {"pipe": {"path": path}}}} for path in sockets
-                ]
-            }
-        ],
+        "cluster_name": target.name,
+        "endpoints": [{"lb_endpoints": [*healthy, *draining]}],
     }
 
 
-def make_failed_cluster(upstream: Upstream, code: str, message: str) -> Json:
+def make_cluster_name(upstream: str, turn: int) -> str:
+    """Return the name under which Envoy knows an upstream.
+
+    Envoy asks for a cluster it does not know only once per name. An upstream that goes to sleep
+    again under a name that was answered before takes the next turn.
+    """
+    return f"{upstream}+{turn}" if turn else upstream
+
+
+def read_upstream_name(cluster: str) -> str:
+    """Return the upstream that a cluster stands for."""
+    return cluster.partition("+")[0]
+
+
+def _make_endpoint(path: str) -> Json:
+    return {"endpoint": {"address": {"pipe": {"path": path}}}}
+
+
+def make_failed_cluster(name: str, code: str, message: str) -> Json:
     """Return a cluster without endpoints that carries why it has none.
 
     Requests held for an upstream that will not start are released by this; Envoy's own 503 then
     says ``code`` and ``message``, which ``gateway.replies`` reads from the metadata.
     """
     return {
-        "name": upstream.name,
+        "name": name,
         "type": "STATIC",
         "connect_timeout": CONNECT_TIMEOUT,
-        "load_assignment": {"cluster_name": upstream.name},
+        "load_assignment": {"cluster_name": name},
         "metadata": make_reason(code, message),
     }
 

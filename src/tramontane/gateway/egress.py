@@ -21,7 +21,16 @@ from tramontane.gateway.services import error
 CLUSTER = "egress"
 """The cluster of every allowed name; its addresses are looked up on demand."""
 
-UNRESOLVED = 'response.code_details.contains("dns_resolution_failure")'
+UNRESOLVED = (
+    (
+        "address_denied",
+        "egress_private",
+        "%REQ(:AUTHORITY)% leads to a private address; such are reached only when the rule "
+        "under egress: in tramontane.yaml names the address itself",
+    ),
+    ("dns_resolution_failure", "egress_unresolved", "%REQ(:AUTHORITY)% has no address"),
+)
+"""What Envoy says of names it could not or would not resolve; the first that holds is used."""
 
 PRIVATE_RANGES = (
     # IANA's special-purpose registries, less what is globally reachable.
@@ -186,20 +195,14 @@ def _make_denied_host(route: EgressRoute) -> Json:
 
 
 def _make_local_replies() -> Json:
-    unresolved = error(
-        "egress_unresolved",
-        "%REQ(:AUTHORITY)% has no public address; private addresses are only reached "
-        "when the rule under egress: in tramontane.yaml names the address itself",
-    )
     return {
         "mappers": [
             {
-                "filter": make_condition(
-                    'response.code_details.contains("dns_resolution_failure")'
-                ),
+                "filter": make_condition(f'response.code_details.contains("{details}")'),
                 "status_code": 502,
-                "body_format_override": {"json_format": unresolved},
+                "body_format_override": {"json_format": error(code, message)},
             }
+            for details, code, message in UNRESOLVED
         ],
         "body_format": {"json_format": error("egress_failed", "%LOCAL_REPLY_BODY%")},
     }

@@ -46,14 +46,13 @@ class Gateway:
         schema = Schema()
         catalogue = Catalogue()
         self._resources = Resources(
-            schema=schema, catalogue=catalogue, options=options, on_wake=callbacks.on_wake
-        )
-        self._ads = AdsServer(
             schema=schema,
             catalogue=catalogue,
-            on_wanted=self._resources.want,
+            options=options,
+            on_wake=callbacks.on_wake,
             on_rejected=callbacks.on_rejected,
         )
+        self._ads = AdsServer(schema=schema, catalogue=catalogue, listener=self._resources)
         self._load = LoadServer(
             schema=schema,
             clock=clock,
@@ -92,7 +91,7 @@ class Gateway:
         self._ads.complete.set()
 
     def publish_service(self, route: ServiceRoute) -> None:
-        """Add or change one service. An upstream name must not be reused once it was removed."""
+        """Add or change one service."""
         self._resources.put_service(route)
 
     def remove_service(self, project: str, service: str) -> None:

@@ -20,6 +20,7 @@ import grpc
 from tramontane.base.clock import Clock
 from tramontane.domain.load import EndpointLoad, UpstreamLoad
 from tramontane.gateway.bootstrap import CONTROL_PLANE
+from tramontane.gateway.clusters import read_upstream_name
 from tramontane.gateway.descriptors import Schema
 from tramontane.gateway.egress import is_egress
 
@@ -69,7 +70,7 @@ def _read_report(request: Any, at: float) -> list[UpstreamLoad]:
         if stats.cluster_name == CONTROL_PLANE or is_egress(stats.cluster_name):
             continue
         # An alias of an earlier generation counts for the upstream whose endpoints it shares.
-        name = stats.cluster_service_name or stats.cluster_name
+        name = read_upstream_name(stats.cluster_service_name or stats.cluster_name)
         endpoints.setdefault(name, []).extend(_read_endpoints(stats))
         intervals[name] = stats.load_report_interval.ToTimedelta().total_seconds()
     return [

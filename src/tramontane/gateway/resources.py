@@ -4,13 +4,19 @@
 what changes when, in which order, and what becomes of requests that are held meanwhile.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 
 from tramontane.domain.route import EgressRoute, KeyTrust, Refusal, ServiceRoute, Upstream
 from tramontane.gateway import catalogue as types
 from tramontane.gateway.catalogue import Catalogue
-from tramontane.gateway.clusters import make_cluster, make_endpoints, make_failed_cluster
+from tramontane.gateway.clusters import (
+    make_cluster,
+    make_cluster_name,
+    make_endpoints,
+    make_failed_cluster,
+    read_upstream_name,
+)
 from tramontane.gateway.descriptors import Json, Schema
 from tramontane.gateway.egress import (
     is_egress,
@@ -23,10 +29,15 @@ from tramontane.gateway.inference import make_inference_host
 from tramontane.gateway.keys import make_key_filters
 from tramontane.gateway.listeners import SERVICES, make_service_listener
 from tramontane.gateway.options import GatewayOptions
+from tramontane.gateway.parts import Parts
+from tramontane.gateway.server import Answer, Rejection
 from tramontane.gateway.services import make_service_host
 
 Key = tuple[str, str]
 """Project and service."""
+
+INFERENCE: Key = ("~", "inference")
+"""Where the parts of the routes hold the host for ``/v1``."""
 
 ROUTES_HEAD: Json = {
     "name": SERVICES,
@@ -39,12 +50,16 @@ ROUTES_HEAD: Json = {
 
 @dataclass
 class _Service:
+    asked: ServiceRoute
+    """As published."""
     route: ServiceRoute
-    host: bytes
+    """With the name of Envoy's cluster in place of the upstream's."""
+    upstream: str | None
+    """The last upstream it had, also while it is refused."""
 
 
 class Resources:
-    """The product's routes on one side, Envoy's resources on the other."""
+    """The product's routes on one side, Envoy's resources on the other; an ``AdsListener``."""
 
     def __init__(
         self,
@@ -53,20 +68,27 @@ class Resources:
         catalogue: Catalogue,
         options: GatewayOptions,
         on_wake: Callable[[str], None],
+        on_rejected: Callable[[Rejection], None],
     ) -> None:
         self._schema = schema
         self._catalogue = catalogue
         self._options = options
         self._on_wake = on_wake
+        self._on_rejected = on_rejected
         self._services: dict[Key, _Service] = {}
+        self._hosts: Parts[Key] = Parts()
         self._egress: dict[str, EgressRoute] = {}
         self._sleeping: dict[str, Key] = {}
-        """Upstream names that routes use and that have no endpoints yet."""
+        """Clusters that routes name and that do not exist yet."""
         self._wanted: set[str] = set()
-        """Names among them that Envoy has asked for: requests are held there."""
+        """Those among them that Envoy has asked for: requests are held there."""
+        self._turns: dict[str, int] = {}
+        """By upstream: how often a cluster's name had to be given up."""
+        self._spent: dict[str, set[str]] = {}
+        """By upstream: clusters that Envoy was told of, so that it will not ask for them again."""
         self._aliases: dict[Key, set[str]] = {}
-        """Wanted names that a service has moved on from: they follow its present target."""
-        self._inference: bytes | None = None
+        """Wanted clusters that a service has moved on from: they follow its present target."""
+        self._head = schema.encode("envoy.config.route.v3.RouteConfiguration", ROUTES_HEAD)
         self._put(types.LISTENER, make_service_listener(options))
 
     def replace(
@@ -81,36 +103,41 @@ class Resources:
         for service_id in self._egress.keys() - ways_out.keys():
             self.remove_egress(service_id)
         for route in services.values():
-            self.put_service(route)
+            self._put_service(route)
         for way_out in ways_out.values():
             self.put_egress(way_out)
-        self._put_routes()
+        self._put_inference()
 
-    def want(self, name: str) -> bool:
-        """Envoy asks for an upstream it does not have. Return whether one may come."""
+    def on_connected(self, clusters: Collection[str]) -> None:
+        """Give up the names of sleeping clusters that Envoy still has from an earlier state."""
+        for cluster in clusters:
+            self._spend(cluster)
+            key = self._sleeping.get(cluster)
+            if key is not None:
+                self._put_service(self._services[key].asked, again=True)
+
+    def on_wanted(self, name: str) -> bool:
+        """Wake the service behind a cluster that Envoy asks for and that does not exist."""
         key = self._sleeping.get(name)
         if key is None:
             return any(name in names for names in self._aliases.values())
         self._wanted.add(name)
-        self._on_wake(name)
+        self._on_wake(read_upstream_name(name))
         return True
+
+    def on_answer(self, answer: Answer) -> None:
+        """Follow what Envoy takes and refuses."""
+        if answer.type_url == types.ROUTES and SERVICES in answer.names:
+            self._take_routes_answer(answer)
+        elif answer.error is not None:
+            self._on_rejected(
+                Rejection(type_url=answer.type_url, names=answer.names, message=answer.error)
+            )
 
     def put_service(self, route: ServiceRoute) -> None:
         """Add or change one service."""
-        key = (route.project, route.service)
-        before = self._services.get(key)
-        if before is not None and before.route == route:
-            return
-        host = self._encode_host(make_service_host(route, self._options.domain))
-        self._services[key] = _Service(route=route, host=host)
-        self._put_upstream(route.target)
-        self._note_sleeping(key, before.route.target if before else None, route.target)
-        if before is None or before.host != host:
-            self._put_routes()
-        if route.model is not None or (before is not None and before.route.model is not None):
-            self._change_inference(before.route if before else None, route)
-        # Last, so that it is removed only after routes have left it.
-        self._leave(key, before.route.target if before else None, route.target)
+        if self._put_service(route):
+            self._put_inference()
 
     def remove_service(self, project: str, service: str) -> None:
         """Forget one service."""
@@ -118,13 +145,15 @@ class Resources:
         before = self._services.pop(key, None)
         if before is None:
             return
-        if before.route.model is not None:
-            self._inference = None
         gone = Refusal(status=404, code="no_such_service", message="the service was deleted")
         self._note_sleeping(key, before.route.target, gone)
+        self._hosts.remove(key)
         self._put_routes()
+        if before.route.model is not None:
+            self._put_inference()
         self._leave(key, before.route.target, gone)
         self._drop_aliases(key)
+        self._forget(before.upstream)
 
     def put_egress(self, route: EgressRoute) -> None:
         """Open or change the way out of one service."""
@@ -149,28 +178,89 @@ class Resources:
             self._put(types.EXTENSION, body)
 
     def make_routes(self) -> bytes:
-        """Return the whole route configuration, put together from its encoded parts.
+        """Return the whole route configuration, put together from its encoded parts."""
+        return self._head + self._hosts.join()
 
-        Protobuf allows it: the parts of one message, one after the other, are the message.
-        """
-        if self._inference is None:
-            models = [s.route for _, s in sorted(self._services.items()) if s.route.model]
-            self._inference = self._encode_host(make_inference_host(models))
-        head = self._schema.encode("envoy.config.route.v3.RouteConfiguration", ROUTES_HEAD)
-        hosts = (service.host for _, service in sorted(self._services.items()))
-        return b"".join((head, *hosts, self._inference))
+    def _take_routes_answer(self, answer: Answer) -> None:
+        if answer.error is None:
+            if self._hosts.accept():
+                self._put_routes()
+            return
+        fault = self._hosts.reject()
+        self._put_routes()
+        if fault is not None:
+            self._on_rejected(
+                Rejection(
+                    type_url=answer.type_url,
+                    names=("/".join(part for part in fault if part),),
+                    message=answer.error,
+                )
+            )
+
+    def _put_service(self, asked: ServiceRoute, *, again: bool = False) -> bool:
+        """Return whether inference is touched by the change."""
+        key = (asked.project, asked.service)
+        before = self._services.get(key)
+        if before is not None and before.asked == asked and not again:
+            return False
+        route = self._name_cluster(asked)
+        upstream = before.upstream if before else None
+        if isinstance(asked.target, Upstream) and asked.target.name != upstream:
+            self._forget(upstream)
+            upstream = asked.target.name
+        self._services[key] = _Service(asked=asked, route=route, upstream=upstream)
+        self._put_upstream(route.target)
+        self._note_sleeping(key, before.route.target if before else None, route.target)
+        host = self._encode_host(make_service_host(route, self._options.domain))
+        if self._hosts.get(key) != host:
+            self._hosts.put(key, host)
+            self._put_routes()
+        # Last, so that it is removed only after routes have left it.
+        self._leave(key, before.route.target if before else None, route.target)
+        models = [each.model for each in (asked, before and before.asked) if each]
+        inference = any(model is not None for model in models)
+        if inference and again:
+            self._put_inference()
+        return inference
+
+    def _name_cluster(self, asked: ServiceRoute) -> ServiceRoute:
+        """Return the route with the name under which Envoy can (still) ask for its upstream."""
+        if isinstance(asked.target, Refusal):
+            return asked
+        upstream = asked.target.name
+        name = make_cluster_name(upstream, self._turns.get(upstream, 0))
+        if asked.target.endpoints is None and name in self._spent.get(upstream, ()):
+            self._turns[upstream] = self._turns.get(upstream, 0) + 1
+            name = make_cluster_name(upstream, self._turns[upstream])
+        return replace(asked, target=replace(asked.target, name=name))
+
+    def _spend(self, cluster: str) -> None:
+        self._spent.setdefault(read_upstream_name(cluster), set()).add(cluster)
+
+    def _forget(self, upstream: str | None) -> None:
+        """Keep no account of an upstream whose name does not come back."""
+        if upstream is not None:
+            self._spent.pop(upstream, None)
+            self._turns.pop(upstream, None)
 
     def _put_routes(self) -> None:
         self._catalogue.put(types.ROUTES, SERVICES, self.make_routes)
 
-    def _change_inference(self, before: ServiceRoute | None, after: ServiceRoute) -> None:
-        self._inference = None
-        self._put_routes()
+    def _put_inference(self) -> None:
+        models = [each.route for _, each in sorted(self._services.items()) if each.route.model]
+        host = self._encode_host(make_inference_host(models))
+        if self._hosts.get(INFERENCE) != host:
+            self._hosts.put(INFERENCE, host)
+            self._put_routes()
 
     def _put_upstream(self, target: Upstream | Refusal) -> None:
         if isinstance(target, Upstream) and target.endpoints is not None:
-            self._put(types.ENDPOINTS, make_endpoints(target.name, target.endpoints))
-            self._put(types.CLUSTER, make_cluster(target.name))
+            self._put(types.ENDPOINTS, make_endpoints(target))
+            self._put_cluster(make_cluster(target.name))
+
+    def _put_cluster(self, body: Json) -> None:
+        self._spend(body["name"])
+        self._put(types.CLUSTER, body)
 
     def _note_sleeping(
         self, key: Key, before: Upstream | Refusal | None, after: Upstream | Refusal
@@ -187,13 +277,12 @@ class Resources:
         """Release requests held under names the service had before, or keep them held."""
         for name in self._aliases.get(key, ()):
             if isinstance(target, Refusal):
-                held = Upstream(name=name, endpoints=None)
-                self._put(types.CLUSTER, make_failed_cluster(held, target.code, target.message))
-            elif target.endpoints is None:
+                self._put_cluster(make_failed_cluster(name, target.code, target.message))
+            elif target.endpoints is not None:
+                self._put_cluster(make_cluster(name, endpoints_of=target.name))
+            elif self._catalogue.get(types.CLUSTER, name) is None:
                 self._wanted.add(target.name)
-                self._on_wake(target.name)
-            else:
-                self._put(types.CLUSTER, make_cluster(name, endpoints_of=target.name))
+                self._on_wake(read_upstream_name(target.name))
 
     def _leave(
         self, key: Key, before: Upstream | Refusal | None, after: Upstream | Refusal

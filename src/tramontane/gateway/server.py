@@ -2,14 +2,14 @@
 
 Envoy connects to us, tells what it has and what it wants, and is told what changed. One protocol
 detail carries the product: a request for a sleeping upstream makes Envoy *subscribe* to a cluster
-we do not have; the server asks ``on_wanted`` and answers when the cluster exists.
+we do not have; the server asks its listener and answers when the cluster exists.
 Used by ``gateway.gateway`` only.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
@@ -20,12 +20,38 @@ SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rejection:
-    """Envoy refused what we sent (a NACK); it goes on with what it had before."""
+class Answer:
+    """What Envoy said to what we sent: taken (ACK), or refused with an error (NACK)."""
 
     type_url: str
     names: tuple[str, ...]
+    error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejection:
+    """Envoy refused a resource (a NACK) and goes on with what it had before."""
+
+    type_url: str
+    names: tuple[str, ...]
+    """Resources, or the one service (``project/service``) whose part of the routes is at fault."""
     message: str
+
+
+class AdsListener(Protocol):
+    """Who is told what Envoys say. Called on the event loop; must not raise."""
+
+    def on_connected(self, clusters: Collection[str]) -> None:
+        """An Envoy connected that already has these clusters."""
+        ...
+
+    def on_wanted(self, name: str) -> bool:
+        """Envoy asks for a cluster we do not have. Return whether one may come."""
+        ...
+
+    def on_answer(self, answer: Answer) -> None:
+        """Envoy answered to a response; it goes on with what it had where it refused."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +122,8 @@ class AdsStream:
         if not state.opened:
             state.opened = True
             state.known.update(request.initial_resource_versions)
+            if request.type_url == CLUSTER:
+                self._server.listener.on_connected(state.known)
             # A first request without names asks for everything (old form of the wildcard).
             state.wildcard = not request.resource_names_subscribe
             self._mark_all(request.type_url, state)
@@ -122,12 +150,14 @@ class AdsStream:
 
     def _take_answer(self, state: _TypeState, request: Any) -> None:
         sent = state.in_flight.pop(request.response_nonce, None)
-        if sent is not None and request.HasField("error_detail"):
-            self._server.on_rejected(
-                Rejection(
+        if sent is not None:
+            self._server.listener.on_answer(
+                Answer(
                     type_url=sent.type_url,
                     names=sent.names,
-                    message=request.error_detail.message,
+                    error=request.error_detail.message
+                    if request.HasField("error_detail")
+                    else None,
                 )
             )
         self._server.notify()
@@ -188,7 +218,11 @@ class AdsStream:
             if type_url != ENDPOINTS:
                 response.removed_resources.append(name)
             del state.known[name]
-        elif type_url == CLUSTER and name in state.forced and not self._server.on_wanted(name):
+        elif (
+            type_url == CLUSTER
+            and name in state.forced
+            and not self._server.listener.on_wanted(name)
+        ):
             # A name that no route uses any more: whoever is held for it must not wait.
             response.removed_resources.append(name)
         state.forced.discard(name)
@@ -206,12 +240,10 @@ class AdsServer:
         *,
         schema: Schema,
         catalogue: Catalogue,
-        on_wanted: Callable[[str], bool],
-        on_rejected: Callable[[Rejection], None],
+        listener: AdsListener,
     ) -> None:
         self.catalogue = catalogue
-        self.on_wanted = on_wanted
-        self.on_rejected = on_rejected
+        self.listener = listener
         self._request_class = schema.message_class(
             "envoy.service.discovery.v3.DeltaDiscoveryRequest"
         )

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.integration.gateway.keys import Signer
 from tramontane.base.clock import SystemClock
 from tramontane.domain.load import UpstreamLoad
 from tramontane.domain.route import EgressRoute, KeyTrust, Refusal, ServiceRoute, Upstream
@@ -22,7 +24,6 @@ from tramontane.gateway.envoy import Envoy, EnvoyOptions
 from tramontane.gateway.gateway import Gateway, GatewayCallbacks
 from tramontane.gateway.options import GatewayOptions
 from tramontane.gateway.server import Rejection
-from tests.integration.gateway.keys import Signer
 
 PATIENCE_S = 20.0
 
@@ -90,7 +91,7 @@ class Server:
         for writer in self.writers:
             writer.close()
         with suppress(FileNotFoundError):
-            os.unlink(self.path)
+            os.unlink(self.path)  # noqa: PTH108 - one file, in a test
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writers.add(writer)
@@ -226,10 +227,10 @@ class Bed:
         )
 
     async def ask(self, service: str, path: str = "/", **options: object) -> httpx.Response:
-        headers = {"host": f"{service}.p.localhost", **options.pop("headers", {})}  # type: ignore
+        headers = {"host": f"{service}.p.localhost", **options.pop("headers", {})}  # pyright: ignore[reportGeneralTypeIssues]
         method = str(options.pop("method", "POST" if "content" in options else "GET"))
         async with self.client() as client:
-            return await client.request(method, path, headers=headers, **options)  # type: ignore
+            return await client.request(method, path, headers=headers, **options)  # pyright: ignore[reportArgumentType]
 
     async def infer(self, body: object, *, key: str | None, path: str = "/v1/chat/completions"):
         headers = {"authorization": f"Bearer {key}"} if key else {}
@@ -280,6 +281,6 @@ async def make_bed(**options: object) -> AsyncIterator[Bed]:
         yield bed
     finally:
         if os.environ.get("ENVOY_LOG"):
-            print(bed.paths.log.read_text())
+            sys.stdout.write(bed.paths.log.read_text())
         await bed.close()
         shutil.rmtree(directory, ignore_errors=True)

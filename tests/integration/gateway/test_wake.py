@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import dataclasses
 import os
 
 import pytest
@@ -97,8 +98,8 @@ async def test_failed_start_releases_held_requests_with_the_reason(
 ) -> None:
     bed.publish("web", asleep("web@1"))
     await bed.applied()
-    options = {} if body is None else {"content": body}
-    asked = asyncio.ensure_future(bed.ask("web", **options))
+    method = "GET" if body is None else "POST"
+    asked = asyncio.ensure_future(bed.ask("web", method=method, content=body))
     await bed.woken()
     await held_count(bed, 1)
     refusal = Refusal(status=503, code="start_failed", message="exit code 3", retry_after_s=7)
@@ -146,8 +147,8 @@ async def test_held_requests_follow_a_new_generation(bed: Bed, body: bytes | Non
     server = await bed.serve("a")
     bed.publish("web", asleep("web@1"))
     await bed.applied()
-    options = {} if body is None else {"content": body}
-    asked = asyncio.ensure_future(bed.ask("web", **options))
+    method = "GET" if body is None else "POST"
+    asked = asyncio.ensure_future(bed.ask("web", method=method, content=body))
     await bed.woken()
     await held_count(bed, 1)
     bed.publish("web", asleep("web@2"))
@@ -203,3 +204,47 @@ async def held_count(bed: Bed, count: int) -> None:
     """Wait until so many requests are inside Envoy."""
     while await bed.stat("http.services.downstream_rq_active") != count:
         await asyncio.sleep(0.01)
+
+
+async def test_pause_and_resume_under_one_name(bed: Bed) -> None:
+    server = await bed.serve("a")
+    paused = Refusal(status=503, code="paused", message="service web is paused")
+    bed.publish("web", asleep("web@1"))
+    await bed.applied()
+    for _ in range(3):
+        asked = asyncio.ensure_future(bed.ask("web", content=b"x"))
+        assert await bed.woken() == "web@1"
+        await held_count(bed, 1)
+        bed.publish("web", paused)
+        assert (await asked).json()["error"]["code"] == "paused"
+        bed.publish("web", asleep("web@1"))
+        await bed.applied()
+    asked = asyncio.ensure_future(bed.ask("web", content=b"x"))
+    assert await bed.woken() == "web@1"
+    bed.publish("web", awake("web@1", server))
+    assert (await asked).status_code == 200
+    bed.publish("web", asleep("web@1"))
+    await bed.applied()
+    asked = asyncio.ensure_future(bed.ask("web"))
+    assert await bed.woken() == "web@1"
+    bed.publish("web", awake("web@1", server))
+    assert (await asked).status_code == 200
+    await until(lambda: any(load.upstream == "web@1" for load in bed.loads))
+    assert not [load.upstream for load in bed.loads if load.upstream != "web@1"]
+
+
+async def test_asleep_after_a_restart_under_a_name_that_envoy_still_has(bed: Bed) -> None:
+    server = await bed.serve("a")
+    bed.publish("web", awake("web@1", server))
+    await bed.applied()
+    await bed.gateway.close()
+    bed.gateway = bed.make_gateway()
+    await bed.gateway.start()
+    route = dataclasses.replace(bed.routes["web"], target=asleep("web@1"))
+    bed.gateway.publish_all([route], [], bed.trust)
+    await until(bed.gateway.is_connected)
+    await bed.applied()
+    asked = asyncio.ensure_future(bed.ask("web"))
+    assert await bed.woken() == "web@1"
+    bed.publish("web", awake("web@1", server))
+    assert (await asked).status_code == 200

@@ -1,0 +1,160 @@
+"""The way out: only what the rules name, never back into this machine by a name."""
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.integration.gateway.bed import Bed, make_bed
+from tests.integration.gateway.dns import answer_with
+from tramontane.domain.definition import EgressRule
+from tramontane.domain.route import EgressRoute
+
+pytestmark = pytest.mark.timeout(60)
+
+RULES = (
+    EgressRule(host="allowed.test", port=443),
+    EgressRule(host="*.wild.test", port=443),
+    EgressRule(host="rebound.test", port=443),
+)
+
+
+@pytest.fixture
+async def target() -> AsyncIterator[int]:
+    """Something on this machine's loopback that nobody may reach by a name."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = await reader.readline()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello")
+        greeted.append(line)
+        await writer.drain()
+        writer.close()
+
+    greeted: list[bytes] = []
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def connect(bed: Bed, authority: str, then: bytes = b"") -> bytes:
+    """Ask the proxy for a tunnel, say something in it, and return all that comes back."""
+    return await say(
+        bed, f"CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n\r\n".encode(), then
+    )
+
+
+async def say(bed: Bed, request: bytes, then: bytes = b"") -> bytes:
+    reader, writer = await asyncio.open_unix_connection(bed.egress["s"].socket)
+    writer.write(request)
+    async with asyncio.timeout(20):
+        answer = await reader.readuntil(b"\r\n\r\n")
+        if b" 200 " in answer.splitlines()[0] and then:
+            writer.write(then)
+            answer += await reader.read()
+        else:
+            length = int(answer.lower().partition(b"content-length: ")[2].split()[0])
+            answer += await reader.readexactly(length)
+    writer.close()
+    return answer
+
+
+def open_way(bed: Bed, *rules: EgressRule) -> None:
+    route = EgressRoute(
+        service_id="s",
+        project="p",
+        service="web",
+        socket=str(bed.directory / "out"),
+        rules=rules,
+    )
+    bed.egress["s"] = route
+    bed.gateway.publish_egress(route)
+
+
+async def test_what_no_rule_names_is_denied_with_how_to_allow_it(bed: Bed) -> None:
+    open_way(bed, *RULES)
+    await bed.applied()
+    for authority in ("evil.test:443", "allowed.test:80", "wild.test:443", "10.0.0.1:443"):
+        answer = await connect(bed, authority)
+        assert b" 403 " in answer.splitlines()[0]
+        assert authority.encode() in answer
+        assert b"egress:" in answer
+        assert b"p/web" in answer
+    answer = await say(bed, b"GET http://evil.test/ HTTP/1.1\r\nhost: evil.test\r\n\r\n")
+    assert b" 403 " in answer.splitlines()[0]
+    lines = await bed.log_lines(5, bed.options.egress_log)
+    assert (lines[0]["project"], lines[0]["service"]) == ("p", "web")
+    assert (lines[0]["host"], lines[0]["code"], lines[0]["verdict"]) == (
+        "evil.test:443",
+        403,
+        "denied",
+    )
+
+
+async def test_the_socket_is_ours_alone(bed: Bed) -> None:
+    open_way(bed, *RULES)
+    await bed.applied()
+    mode = os.stat(bed.egress["s"].socket).st_mode  # noqa: PTH116 - a quick look
+    assert stat.S_IMODE(mode) == 0o600
+
+
+async def test_an_address_that_a_rule_names_is_reached(bed: Bed, target: int) -> None:
+    open_way(bed, EgressRule(host="127.0.0.1", port=target))
+    await bed.applied()
+    answer = await connect(bed, f"127.0.0.1:{target}", b"GET / HTTP/1.1\r\n\r\n")
+    assert answer.endswith(b"hello")
+    url = f"http://127.0.0.1:{target}/x"
+    answer = await say(bed, f"GET {url} HTTP/1.1\r\nhost: 127.0.0.1:{target}\r\n\r\n".encode())
+    assert answer.endswith(b"hello")
+
+
+async def test_new_rules_cut_no_tunnel(bed: Bed) -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(line)
+        writer.close()
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    open_way(bed, EgressRule(host="127.0.0.1", port=port))
+    await bed.applied()
+    reader, writer = await asyncio.open_unix_connection(bed.egress["s"].socket)
+    writer.write(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n\r\n".encode())
+    await reader.readuntil(b"\r\n\r\n")
+    open_way(bed, EgressRule(host="127.0.0.1", port=port), *RULES)
+    await bed.applied()
+    writer.write(b"still here\n")
+    assert await reader.readline() == b"still here\n"
+    writer.close()
+    server.close()
+
+
+async def test_names_that_lead_into_this_machine_are_refused(target: int) -> None:
+    addresses = {
+        "allowed.test": ["127.0.0.1"],
+        "rebound.test": ["192.0.43.8", "127.0.0.1"],
+        "mapped.test": ["::1"],
+        "net.test": ["10.1.2.3"],
+        "meta.test": ["169.254.169.254"],
+    }
+    async with answer_with(addresses) as resolver, make_bed(egress_dns_servers=(resolver,)) as bed:
+        await bed.start()
+        open_way(bed, *(EgressRule(host=host, port=target) for host in addresses))
+        await bed.applied()
+        for host in ("allowed.test", "mapped.test", "net.test", "meta.test"):
+            answer = await connect(bed, f"{host}:{target}", b"GET / HTTP/1.1\r\n\r\n")
+            assert b" 502 " in answer.splitlines()[0], answer
+            assert b"egress_private" in answer
+            assert b"hello" not in answer
+        answer = await connect(bed, f"rebound.test:{target}", b"GET / HTTP/1.1\r\n\r\n")
+        assert b"hello" not in answer
+
+
+async def test_closing_the_way(bed: Bed) -> None:
+    open_way(bed, *RULES)
+    await bed.applied()
+    bed.gateway.remove_egress("s")
+    await bed.applied()
+    with pytest.raises((OSError, asyncio.IncompleteReadError, TimeoutError)):
+        await connect(bed, "evil.test:443")
