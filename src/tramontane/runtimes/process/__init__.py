@@ -1,0 +1,1 @@
+"""Instances as processes of this machine, each in a bubblewrap sandbox; see ``runtime``."""
