@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TextIO
 
 import uvicorn
-import uvloop
 
 from tramontane import __version__
 from tramontane.api.app import make_app
@@ -31,7 +30,8 @@ from tramontane.base.clock import SystemClock
 from tramontane.base.errors import Conflict, NotFound, TramontaneError
 from tramontane.base.ids import random_id
 from tramontane.base.nudges import NudgeQueue
-from tramontane.builders.settings import BuildSettings, Isolation
+from tramontane.builders.settings import BuildSettings
+from tramontane.builders.settings import Isolation as BuildIsolation
 from tramontane.domain.cell import Cell
 from tramontane.domain.ids import CellId, DeploymentId, ServiceId
 from tramontane.domain.instance import Instance
@@ -58,6 +58,8 @@ from tramontane.reconcile.demand import DemandTracker, service_of
 from tramontane.reconcile.keys import ALL, KeyReconciler
 from tramontane.reconcile.services import ServiceReconciler
 from tramontane.reconcile.specs import InstancePaths
+from tramontane.runtimes.process.examination import find_bubblewrap
+from tramontane.runtimes.process.protocol import Isolation
 from tramontane.runtimes.process.runtime import ProcessRuntime
 from tramontane.runtimes.runtime import Runtime
 from tramontane.store.migration import migrate_apart
@@ -70,6 +72,7 @@ log = logging.getLogger("tramontane")
 DOMAIN = "localhost"
 """Services answer at ``<service>.<project>.localhost``: this machine, by RFC 6761."""
 READY_S = 30.0
+LAUNCHER_IDLE_S = 7 * 86400.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +139,12 @@ class Control:
         api_socket = _listen(arguments.api, "--api")
         await asyncio.to_thread(self._sources.remove_partial)
         runtime: Runtime = ProcessRuntime(
-            state=layout.instances, run=layout.run, clock=clock, isolation=arguments.isolation
+            layout.instances,
+            layout.run,
+            clock=clock,
+            isolation=Isolation(arguments.isolation),
+            # Kept for the platform's whole life: a wake must not wait for an interpreter.
+            launcher_idle_s=LAUNCHER_IDLE_S,
         )
         cell = make_cell(self._claim(), runtime.kind, arguments.isolation)
         await asyncio.to_thread(store.upsert_cell, cell)
@@ -251,7 +259,8 @@ class Control:
             settings=BuildSettings(
                 root=self._layout.builds,
                 environment=dict(os.environ),
-                isolation=Isolation.BUBBLEWRAP if sandboxed else Isolation.NONE,
+                isolation=BuildIsolation.BUBBLEWRAP if sandboxed else BuildIsolation.NONE,
+                bwrap=find_bubblewrap() if sandboxed else "",
             ),
             engine=find_engine_files(),
             clock=self._clock,
@@ -368,6 +377,7 @@ def _say(event: dict[str, object]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a control plane; return 0 after a stop that was asked for, 1 if it could not start."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
@@ -376,7 +386,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         layout = open_layout(arguments.home)
         with _lock(layout):
             database = arguments.database or layout.database
-            uvloop.run(_run(arguments, layout, database))
+            # Not uvloop: it starts subprocesses with a plain fork, which gRPC does not survive.
+            asyncio.run(_run(arguments, layout, database))
     except TramontaneError as error:
         return _fail(error)
     except BaseExceptionGroup as group:

@@ -38,7 +38,7 @@ async def examine() -> list[dict[str, object]]:
     """Return every finding as ``{group, name, offered, required, detail}``."""
     with tempfile.TemporaryDirectory(prefix="tram-doctor-") as directory:
         runtime = ProcessRuntime(
-            state=Path(directory) / "state", run=Path(directory) / "run", clock=SystemClock()
+            Path(directory) / "state", Path(directory) / "run", clock=SystemClock()
         )
         isolation = list(await runtime.capabilities())
         await runtime.close()

@@ -31,7 +31,7 @@ async def stop_platform(layout: Layout) -> list[str]:
     if await _stop_control_plane(layout):
         stopped.append("control plane")
     clock = SystemClock()
-    runtime = ProcessRuntime(state=layout.instances, run=layout.run, clock=clock)
+    runtime = ProcessRuntime(layout.instances, layout.run, clock=clock)
     running = [each for each in await runtime.inspect() if each.status is not ObservedStatus.EXITED]
     for each in running:
         await runtime.stop(each.instance_id, GRACE_S)
@@ -40,7 +40,8 @@ async def stop_platform(layout: Layout) -> list[str]:
         await runtime.remove(each.instance_id)
     if running:
         stopped.append("1 instance" if len(running) == 1 else f"{len(running)} instances")
-    await runtime.shut_down()
+    await runtime.end_launcher()
+    await runtime.close()
     envoy = Envoy(
         paths=EnvoyPaths(directory=layout.run / "envoy", xds_socket=layout.run / "xds.sock"),
         options=EnvoyOptions(drain_s=1.0),
