@@ -79,7 +79,9 @@ class SocketDoor:
                 return
             temporary = self._endpoint.with_suffix(".new")
             temporary.unlink(missing_ok=True)
-            os.link(f"/proc/self/fd/{fd}", temporary, follow_symlinks=True)
+            # Naming a directory makes Python call linkat(2), which can follow the link in /proc;
+            # link(2) never does on Linux, whatever follow_symlinks says.
+            os.link(f"/proc/self/fd/{fd}", temporary, src_dir_fd=fd, follow_symlinks=True)
             temporary.replace(self._endpoint)
             self._linked = identity
         finally:
