@@ -17,6 +17,8 @@ from tramontane.runtimes.process.protocol import LINE_BYTES_MAX, to_line
 Answer = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 """Handles one request; errors are part of the answer."""
 
+_CLOSE_LOOK_S = 0.001
+
 
 class ControlServer:
     """The control socket of one supervisor."""
@@ -27,6 +29,7 @@ class ControlServer:
         self._watching: set[asyncio.Transport] = set()
         self._newest: Mapping[str, Any] = {}
         self._server: asyncio.Server | None = None
+        self._finished = False
 
     async def start(self, listener: socket.socket) -> None:
         """Begin to take requests on a socket that already listens."""
@@ -44,16 +47,20 @@ class ControlServer:
 
     async def finish(self) -> None:
         """Return when everyone who watches has been sent everything."""
+        self._finished = True
         for transport in list(self._watching):
             transport.close()
         while self._watching:
-            await asyncio.sleep(0)
+            await asyncio.sleep(_CLOSE_LOOK_S)
 
     def take(self, transport: asyncio.Transport, request: Mapping[str, Any]) -> None:
         """Handle one request."""
         if request.get("op") == "watch":
-            self._watching.add(transport)
             transport.write(to_line(self._newest))
+            if self._finished:
+                transport.close()
+            else:
+                self._watching.add(transport)
         else:
             self._tasks.create_task(self._reply(transport, request))
 

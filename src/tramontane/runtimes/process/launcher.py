@@ -65,17 +65,19 @@ class _Launcher:
     lock: int
     clients: dict[int, _Client] = field(default_factory=dict[int, _Client])
     supervisors: set[int] = field(default_factory=set[int])
+    wakeup: tuple[socket.socket, socket.socket] = field(default_factory=socket.socketpair)
+    selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     uids_given: int = 0
     over: bool = False
 
     def run(self) -> None:
         """Serve until told to end, or idle for long enough."""
-        woken, wakes = socket.socketpair()
+        woken, wakes = self.wakeup
         wakes.setblocking(False)
         woken.setblocking(False)
         signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, _note)
-        with selectors.DefaultSelector() as selector:
+        with self.selector as selector:
             selector.register(self.listener, selectors.EVENT_READ)
             selector.register(woken, selectors.EVENT_READ)
             busy_at = self.clock.monotonic()
@@ -209,8 +211,9 @@ class _Launcher:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.close(self.lock)
             self.listener.close()
-            for client in self.clients.values():
-                client.connection.close()
+            self.selector.close()
+            for connection in (*self.wakeup, *(each.connection for each in self.clients.values())):
+                connection.close()
             kernel.set_process_name("tram-supervisor")
             supervise(assignment, control, self.clock)
             code = 0

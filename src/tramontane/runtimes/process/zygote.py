@@ -32,7 +32,12 @@ def launcher_command(options: Options) -> tuple[str, ...]:
 def launcher_environment(search_path: list[str]) -> dict[str, str]:
     """Return its environment: nothing of the control plane's own, which may hold secrets."""
     paths = os.pathsep.join(path for path in search_path if path)
-    return {"PATH": "/usr/local/bin:/usr/bin:/bin", "PYTHONPATH": paths, "LANG": "C.UTF-8"}
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "PYTHONPATH": paths,
+        "LANG": "C.UTF-8",
+        "UV_USE_IO_URING": "0",  # a ring per supervisor, which relays would not use
+    }
 
 
 class Zygote:
