@@ -10,6 +10,26 @@ UNLIMITED = 1_000_000
 """Envoy's default is 1024 of anything; how much is too much is the autoscaler's to say."""
 
 
+RETRY = {
+    # Only what cannot have reached the app: an instance that dies between requests stays unseen.
+    "retry_on": "connect-failure,refused-stream,reset-before-request",
+    # Connecting to a Unix socket whose queue is full fails at once, unlike TCP: a burst of held
+    # requests that is let go must be given time to get in.
+    "num_retries": 8,
+    "retry_host_predicate": [
+        {
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typed_config": typed(
+                "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+            ),
+        }
+    ],
+    "host_selection_retry_max_attempts": 5,
+    "retry_back_off": {"base_interval": "0.01s", "max_interval": "0.25s"},
+}
+"""Part of the cluster, not of a thousand routes: reading it is the dearest part of a route."""
+
+
 def make_cluster(name: str, *, endpoints_of: str | None = None) -> Json:
     """Return the cluster of one upstream; its endpoints come apart, so that they change cheaply.
 
@@ -43,6 +63,7 @@ def make_cluster(name: str, *, endpoints_of: str | None = None) -> Json:
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed(
                 "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
                 explicit_http_config={"http_protocol_options": {}},
+                retry_policy=RETRY,
                 # Below the 5 s after which common app servers close idle connections, so that a
                 # request seldom meets a connection that its app is just closing.
                 common_http_protocol_options={"idle_timeout": "4s"},

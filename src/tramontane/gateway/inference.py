@@ -82,7 +82,7 @@ def _make_model_route(route: ServiceRoute, path: str) -> Json:
         **action,
         "typed_per_filter_config": {
             **_make_filters(path),
-            "envoy.filters.http.on_demand": make_on_demand(route),
+            **make_on_demand(route),
         },
     }
 

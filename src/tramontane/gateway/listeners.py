@@ -17,7 +17,7 @@ from tramontane.gateway.descriptors import Json, named
 from tramontane.gateway.keys import JWT_TYPE, RBAC_TYPE, REVOKED
 from tramontane.gateway.options import GatewayOptions
 from tramontane.gateway.replies import make_local_replies
-from tramontane.gateway.services import JWT_METADATA, make_odcds
+from tramontane.gateway.services import JWT_METADATA, START_DEADLINE_S, make_odcds
 
 ADS: Json = {"ads": {}, "resource_api_version": "V3"}
 SERVICES = "services"
@@ -98,7 +98,7 @@ def make_http_filters(options: GatewayOptions) -> list[Json]:
         named(
             "envoy.filters.http.on_demand",
             "envoy.extensions.filters.http.on_demand.v3.OnDemand",
-            odcds=make_odcds(60.0),
+            odcds=make_odcds(START_DEADLINE_S),
         ),
         named(
             "envoy.filters.http.router",

@@ -12,7 +12,9 @@ Used by ``gateway.gateway``; the autoscaler is the reader. What Envoy 1.40 does,
 - No report at all means that no Envoy is connected: unknown, and no reason to scale down.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -56,10 +58,12 @@ class LoadServer:
     async def _serve(self, requests: AsyncIterator[Any], context: Any) -> None:
         response = self._response_class(send_all_clusters=True, report_endpoint_granularity=True)
         response.load_reporting_interval.FromMilliseconds(round(self._interval_s * 1000))
-        await context.write(response)
-        async for request in requests:
-            for load in _read_report(request, self._clock.now()):
-                self._on_load(load)
+        # Closing cancels us; let through, gRPC would log that as a failure of ours.
+        with suppress(asyncio.CancelledError):
+            await context.write(response)
+            async for request in requests:
+                for load in _read_report(request, self._clock.now()):
+                    self._on_load(load)
 
 
 def _read_report(request: Any, at: float) -> list[UpstreamLoad]:

@@ -8,6 +8,7 @@ Used by ``gateway.gateway`` only.
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -177,7 +178,7 @@ class AdsStream:
 
     def _mark_all(self, type_url: str, state: _TypeState) -> None:
         if state.wildcard:
-            for name in {*self._server.catalogue.names(type_url), *state.known}:
+            for name in (*self._server.catalogue.names(type_url), *state.known):
                 state.dirty[name] = self._server.catalogue.sequence
 
     def _make_response(self, type_url: str) -> Any:
@@ -287,7 +288,12 @@ class AdsServer:
         return self.is_connected() and all(stream.applied() >= wanted for stream in self._streams)
 
     async def _serve(self, requests: AsyncIterator[Any], context: Any) -> None:
-        await self.complete.wait()
+        # Closing cancels us; let through, gRPC would log that as a failure of ours.
+        with suppress(asyncio.CancelledError):
+            await self.complete.wait()
+            await self._run_stream(requests, context)
+
+    async def _run_stream(self, requests: AsyncIterator[Any], context: Any) -> None:
         stream = AdsStream(self)
         self.catalogue.watch(stream)
         self._streams.append(stream)

@@ -14,29 +14,14 @@ from tramontane.gateway.descriptors import Json, typed
 JWT_METADATA = "envoy.filters.http.jwt_authn"
 """Where the verified claims of a key are found, under ``key``."""
 
-RETRY = {
-    # Only what cannot have reached the app: an instance that dies between requests stays unseen.
-    "retry_on": "connect-failure,refused-stream,reset-before-request",
-    # Connecting to a Unix socket whose queue is full fails at once, unlike TCP: a burst of held
-    # requests that is let go must be given time to get in.
-    "num_retries": 8,
-    "retry_host_predicate": [
-        {
-            "name": "envoy.retry_host_predicates.previous_hosts",
-            "typed_config": typed(
-                "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-            ),
-        }
-    ],
-    "host_selection_retry_max_attempts": 5,
-    "retry_back_off": {"base_interval": "0.01s", "max_interval": "0.25s"},
-}
+START_DEADLINE_S = 60.0
+"""The listener's own; hosts that differ say so. Saying it a thousand times would cost time."""
 
 
 def make_service_host(route: ServiceRoute, domain: str) -> Json:
     """Return the virtual host of one service."""
     name = f"{route.service}.{route.project}.{domain}"
-    filters: Json = {"envoy.filters.http.on_demand": make_on_demand(route)}
+    filters = make_on_demand(route)
     if route.model is not None:
         filters |= READING
     if route.key_required:
@@ -77,7 +62,6 @@ def make_action(route: ServiceRoute) -> Json:
                 "cluster_not_found_response_code": "SERVICE_UNAVAILABLE",
                 "timeout": "0s",
                 "idle_timeout": "0s",
-                "retry_policy": RETRY,
             }
         }
     return {"metadata": {"filter_metadata": {"tramontane": metadata}}, **action}
@@ -140,11 +124,15 @@ def match_metadata(namespace: str, path: tuple[str, ...], value: str) -> Json:
 
 
 def make_on_demand(route: ServiceRoute) -> Json:
-    """Return how long requests of this service may be held while it wakes."""
-    return typed(
+    """Return how long requests of this service may be held while it wakes, if not as usual."""
+    if route.start_deadline_s == START_DEADLINE_S:
+        return {}
+    name = "envoy.filters.http.on_demand"
+    config = typed(
         "envoy.extensions.filters.http.on_demand.v3.PerRouteConfig",
         odcds=make_odcds(route.start_deadline_s),
     )
+    return {name: config}
 
 
 def make_odcds(timeout_s: float) -> Json:
