@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.platform import Platform
+from tests.e2e.platform import Platform, command_of, wait_for
 
 APP = """
 import asyncio, os, time
@@ -56,9 +56,14 @@ def platform() -> Iterator[Platform]:
         yield platform
     finally:
         platform.tram("down", check=None)
-        left = list(platform.processes())
-        shutil.rmtree(home, ignore_errors=True)
-        assert not left, f"tram down left processes behind: {left}"
+        try:
+            wait_for(
+                lambda: not list(platform.processes()),
+                f"the last processes to end: {list(map(command_of, platform.processes()))}",
+                timeout_s=5,
+            )
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture

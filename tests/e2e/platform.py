@@ -41,6 +41,13 @@ def alive(pid: int) -> bool:
     return state not in "ZX"
 
 
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except (FileNotFoundError, ProcessLookupError):
+        return "gone meanwhile"
+
+
 @dataclass
 class Answer:
     status: int

@@ -45,7 +45,7 @@ def test_deploying_the_same_again_changes_nothing(platform: Platform, app_source
 def test_a_host_without_a_service_is_404_in_words(platform: Platform) -> None:
     answer = platform.request("nobody")
     assert answer.status == 404
-    assert "nobody" in answer.json["error"]["message"]
+    assert "no service has this name" in answer.json["error"]["message"]
 
 
 def test_sleep_then_200_requests_wake_it_once(platform: Platform, tmp_path: Path) -> None:

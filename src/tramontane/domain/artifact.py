@@ -35,3 +35,5 @@ class Artifact:
     mounts: tuple[Mount, ...]
     environment: tuple[tuple[str, str], ...] = ()
     listen: Listen = Listen.TCP
+    health_path: str | None = None
+    """Where the program says over HTTP that it is ready; None: accepting connections is enough."""

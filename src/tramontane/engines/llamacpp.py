@@ -7,12 +7,11 @@ speaks the OpenAI API on a Unix socket, so that the gateway reaches it without a
 from dataclasses import dataclass
 
 from tramontane.domain.artifact import Artifact, Listen, Mount
-from tramontane.domain.definition import Probe, ProbeKind
 
 MODEL = "/models/model.gguf"
 """Where the weights are inside the sandbox."""
 ENGINE = "/engine"
-HEALTH = Probe(kind=ProbeKind.HTTP, path="/health", grace_s=120.0)
+HEALTH = "/health"
 """The server answers 503 there while it loads the weights, then 200."""
 
 
@@ -53,4 +52,5 @@ def make_artifact(weights: Weights, files: EngineFiles, alias: str) -> Artifact:
             Mount(source=weights.path, target=MODEL),
         ),
         listen=Listen.UNIX,
+        health_path=HEALTH,
     )

@@ -1,7 +1,9 @@
 """From an instance's row to what its runtime is told: pure, called by ``reconcile.services``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from tramontane.domain.artifact import Artifact
+from tramontane.domain.definition import Probe, ProbeKind
 from tramontane.domain.deployment import Deployment
 from tramontane.domain.instance import Instance
 from tramontane.domain.service import Service
@@ -50,7 +52,14 @@ def make_spec(
         command=command,
         environment=tuple(sorted(environment.items())),
         resources=definition.resources,
-        probe=definition.probe,
+        probe=_probe(definition.probe, artifact),
         log_path=paths.log(instance),
         egress_socket=paths.egress(service.id),
     )
+
+
+def _probe(wanted: Probe, artifact: Artifact) -> Probe:
+    """Return the user's probe, or a better one that the artifact knows if it is the default."""
+    if wanted.kind is ProbeKind.TCP and artifact.health_path is not None:
+        return replace(wanted, kind=ProbeKind.HTTP, path=artifact.health_path)
+    return wanted
