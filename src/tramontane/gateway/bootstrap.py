@@ -44,7 +44,10 @@ class EnvoyPaths:
 def make_bootstrap(paths: EnvoyPaths, *, node_id: str, memory_max_bytes: int) -> Json:
     """Return the bootstrap configuration."""
     ads: Json = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
-    grpc_service = {"envoy_grpc": {"cluster_name": CONTROL_PLANE}}
+    # By default Envoy waits up to half a minute between attempts; a control plane that is back
+    # should steer at once, and the other end is a socket on this machine.
+    again = {"retry_back_off": {"base_interval": "0.05s", "max_interval": "0.5s"}}
+    grpc_service = {"envoy_grpc": {"cluster_name": CONTROL_PLANE, "retry_policy": again}}
     return {
         "node": {"id": node_id, "cluster": "tramontane"},
         "admin": {

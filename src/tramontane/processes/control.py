@@ -137,6 +137,8 @@ class Control:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         api_socket = _listen(arguments.api, "--api")
+        # Left by an earlier run that was killed: until we are ready there is no platform to find.
+        layout.platform.unlink(missing_ok=True)
         await asyncio.to_thread(self._sources.remove_partial)
         runtime: Runtime = ProcessRuntime(
             layout.instances,
