@@ -24,10 +24,12 @@ if [ ! -x .venv/bin/uv ]; then
 fi
 echo "Installing Tramontane into .venv" >&2
 if [ "$what" = product ] && [ ! -e .venv/.installed ]; then
-  .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements/product.lock
+  .venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --require-hashes -r requirements/product.lock
 else
-  .venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements/product.lock requirements/dev.lock
+  .venv/bin/uv pip sync --quiet --compile-bytecode --python .venv/bin/python --require-hashes requirements/product.lock requirements/dev.lock
 fi
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable .
+# Bytecode now, or every start of every process compiles what it imports where none may be kept.
+.venv/bin/python -m compileall -q src
 touch .venv/.product
 if [ "$what" != product ]; then touch .venv/.installed; fi
