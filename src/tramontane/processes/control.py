@@ -27,7 +27,7 @@ from tramontane.api.feed import ServiceFeed
 from tramontane.api.parts import ApiParts
 from tramontane.api.tokens import TokenIssuer, load_signing_key
 from tramontane.base.clock import SystemClock
-from tramontane.base.errors import Conflict, NotFound, TramontaneError
+from tramontane.base.errors import Conflict, NotFound, TramontaneError, Unsupported
 from tramontane.base.ids import random_id
 from tramontane.base.nudges import NudgeQueue
 from tramontane.builders.settings import BuildSettings
@@ -148,6 +148,7 @@ class Control:
             # Kept for the platform's whole life: a wake must not wait for an interpreter.
             launcher_idle_s=LAUNCHER_IDLE_S,
         )
+        await _require(runtime)
         cell = make_cell(self._claim(), runtime.kind, arguments.isolation)
         await asyncio.to_thread(store.upsert_cell, cell)
         issuer = TokenIssuer(load_signing_key(layout.signing_key), store, clock, random_id)
@@ -340,6 +341,16 @@ def _on_rejected(rejection: Rejection) -> None:
         ", ".join(rejection.names),
         rejection.message,
     )
+
+
+async def _require(runtime: Runtime) -> None:
+    """Refuse to start on a machine that cannot keep instances apart as was asked."""
+    for capability in await runtime.capabilities():
+        if capability.required and not capability.offered:
+            raise Unsupported(
+                f"this machine offers no {capability.name}: {capability.detail}; "
+                "or start with --isolation none, which keeps nothing apart"
+            )
 
 
 def _listen(address: Address, flag: str) -> socket.socket:
