@@ -3,8 +3,9 @@
 import argparse
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from importlib import import_module
+from typing import Any
 
 from bench.report import Report, keep, render
 
@@ -12,7 +13,7 @@ NAMES = ("gateway-vs-envoy", "inference-vs-litellm", "wake", "source-to-live", "
 """In the order in which they run; each is a module of this package with a ``run``."""
 
 
-def find(name: str) -> Callable[[], Awaitable[Report]]:
+def find(name: str) -> Callable[[], Coroutine[Any, Any, Report]]:
     """Return the benchmark of that name."""
     return import_module(f"bench.{name.replace('-', '_')}").run
 

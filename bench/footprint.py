@@ -123,10 +123,8 @@ def find_processes(platform: Platform) -> dict[int, str]:
 def read_memory_mb(pid: int) -> tuple[float, float]:
     """Return a process's resident and proportional memory."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    rss, pss = (
-        int(re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE)[1]) for name in ("Rss", "Pss")
-    )  # type: ignore[index]
-    return rss * 1024 / 1e6, pss * 1024 / 1e6
+    kib = dict(re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE))
+    return int(kib["Rss"]) * 1024 / 1e6, int(kib["Pss"]) * 1024 / 1e6
 
 
 def copy_service(database: Path, total: int) -> None:

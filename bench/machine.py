@@ -61,7 +61,7 @@ async def interleave(
     """Measure all sides, round after round, every other round in reverse order."""
     results: dict[str, list[Result]] = {name: [] for name in sides}
     for number in range(rounds):
-        order = list(sides) if number % 2 == 0 else list(reversed(sides))
-        for name in order:
+        order = list(sides)
+        for name in order if number % 2 == 0 else reversed(order):
             results[name].append(await sides[name]())
     return results
