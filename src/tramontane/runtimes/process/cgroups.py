@@ -141,23 +141,31 @@ def find_places() -> list[Place]:
     return places
 
 
-def make_group(places: Iterable[Place], name: str, resources: Resources) -> Group:
-    """Create the groups of one instance and write its limits into them."""
-    directories: list[tuple[int, Path]] = []
-    controllers: set[Controller] = set()
-    for place in places:
-        directory = place.directory / f"tramontane-{name}"
+def group_of(places: Iterable[Place], name: str) -> Group:
+    """Return the group of one instance, which need not exist yet."""
+    known = list(places)
+    return Group(
+        directories=tuple((place.version, place.directory / name) for place in known),
+        controllers=frozenset(each for place in known for each in place.controllers),
+    )
+
+
+def make_group(group: Group) -> None:
+    """Create the directories of a group, without limits."""
+    for _, directory in group.directories:
         directory.mkdir(exist_ok=True)
-        directories.append((place.version, directory))
-        for file, value in limits(place.version, place.controllers, resources).items():
+
+
+def write_limits(places: Iterable[Place], group: Group, resources: Resources) -> None:
+    """Have the kernel hold an instance to its resources."""
+    for place, (version, directory) in zip(places, group.directories, strict=True):
+        for file, value in limits(version, place.controllers, resources).items():
             _write(directory / file, value)
-        for file, value in extras(place.version, place.controllers, resources).items():
+        for file, value in extras(version, place.controllers, resources).items():
             try:
                 _write(directory / file, value)
             except OSError:  # swap accounting and group-wide kills are not built into all kernels
                 continue
-        controllers |= place.controllers
-    return Group(directories=tuple(directories), controllers=frozenset(controllers))
 
 
 def limits(

@@ -61,6 +61,8 @@ class ControlServer:
                 transport.close()
             else:
                 self._watching.add(transport)
+        elif self._finished:
+            transport.close()
         else:
             self._tasks.create_task(self._reply(transport, request))
 

@@ -20,9 +20,15 @@ from pathlib import Path
 
 from tramontane.base.errors import TramontaneError
 from tramontane.runtimes.process import kernel, launching, seccomp
-from tramontane.runtimes.process.cgroups import Controller, Place, find_places
+from tramontane.runtimes.process.cgroups import NO_GROUP, Controller, Place, find_places
 from tramontane.runtimes.process.protocol import Isolation
-from tramontane.runtimes.process.sandbox import FD_FILTER, FD_STATUS, HostTree, Sandbox
+from tramontane.runtimes.process.sandbox import (
+    FD_ARGUMENTS,
+    FD_FILTER,
+    FD_STATUS,
+    HostTree,
+    Sandbox,
+)
 from tramontane.runtimes.runtime import Capability
 
 _NEEDED_AS_ROOT = (0, 1, 3, 5, 6, 7, 21)
@@ -210,15 +216,22 @@ def _run_trial(powers: Powers, uid: int, output: int) -> None:
             files=(),
         )
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        start = launching.Start(
-            program=program,
-            arguments=(),
-            environment={},
-            descriptors={0: null, 1: null, 2: output, FD_STATUS: null},
+        files = {number: os.memfd_create("trial") for number in (FD_ARGUMENTS, FD_FILTER)}
+        launching.fill(files[FD_ARGUMENTS], launching.encode_arguments(trial))
+        launching.fill(files[FD_FILTER], powers.seccomp)
+        stem = launching.make_stem(
+            {0: null, 1: null, 2: output, FD_STATUS: null, **files},
+            group=NO_GROUP,
             uid=uid if powers.privileged else None,
         )
-        pid = launching.start_sandbox(program, trial, start, powers.seccomp)
-        _, status = os.waitpid(pid, 0)
+        stem.become(
+            launching.Orders(
+                program=program,
+                arguments=launching.sandbox_arguments(trial, "bwrap"),
+                environment={},
+            )
+        )
+        _, status = os.waitpid(stem.pid, 0)
         code = 0 if status == 0 else 1
         with contextlib.suppress(ChildProcessError):
             while True:  # the sandbox's first process, if bubblewrap did not wait for it

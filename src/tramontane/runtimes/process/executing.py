@@ -11,7 +11,7 @@ from tramontane.base.clock import Clock
 from tramontane.runtimes.process import processes
 from tramontane.runtimes.process.endings import wait_for_exit
 from tramontane.runtimes.process.entering import Entry, enter
-from tramontane.runtimes.process.preparing import Assignment, Started
+from tramontane.runtimes.process.preparing import Started
 
 _OUTPUT_BYTES_MAX = 4 * 1024**2
 _DRAIN_S = 0.5
@@ -34,8 +34,7 @@ class _Output(asyncio.Protocol):
 class Executor:
     """Runs commands in one instance; several may run at a time."""
 
-    def __init__(self, assignment: Assignment, started: Started, clock: Clock) -> None:
-        self._assignment = assignment
+    def __init__(self, started: Started, clock: Clock) -> None:
         self._started = started
         self._clock = clock
         self.pids: set[int] = set()
@@ -45,7 +44,7 @@ class Executor:
         self, app: int, command: tuple[str, ...], timeout_s: float
     ) -> Mapping[str, Any]:
         """Run a command beside the process ``app`` and return the answer for the control plane."""
-        powers, started = self._assignment.powers, self._started
+        started, powers = self._started, self._started.plot.powers
         entered = enter(
             Entry(
                 command=command,

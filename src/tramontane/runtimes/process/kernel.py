@@ -128,11 +128,3 @@ def bring_loopback_up() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
         request = struct.pack("16sH14s", b"lo", _IFF_UP | _IFF_RUNNING, b"")
         fcntl.ioctl(handle, _SIOCSIFFLAGS, request)
-
-
-def memory_file(name: str, data: bytes) -> int:
-    """Return a descriptor on an anonymous file that holds ``data``, positioned at its start."""
-    fd = os.memfd_create(name)
-    os.write(fd, data)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd

@@ -26,32 +26,49 @@ from typing import Any
 
 from tramontane.base.clock import Clock, SystemClock
 from tramontane.base.errors import TramontaneError
-from tramontane.domain.ids import InstanceId
-from tramontane.domain.observation import Observation, ObservedStatus
+from tramontane.base.ids import random_id
 from tramontane.runtimes.process import kernel
 from tramontane.runtimes.process.examination import Powers, examine
-from tramontane.runtimes.process.layout import InstancePaths, write_json
-from tramontane.runtimes.process.preparing import Assignment
+from tramontane.runtimes.process.preparing import Assignment, Plot, break_ground
 from tramontane.runtimes.process.protocol import (
     LINE_BYTES_MAX,
     Options,
-    observation_to_json,
     options_from_text,
     spec_from_json,
-    spec_to_file,
     to_line,
 )
 from tramontane.runtimes.process.relay import listen_unix
-from tramontane.runtimes.process.supervisor import supervise
-from tramontane.runtimes.runtime import InstanceSpec
+from tramontane.runtimes.process.standby import stand_by
+from tramontane.runtimes.process.supervisor import new_runner, supervise
 
 _READ_BYTES = 256 * 1024
+_CALM_S = 0.1
+"""After this long without requests the next supervisor is made ready."""
 
 
 @dataclass
 class _Client:
     connection: socket.socket
     received: bytes = b""
+
+
+@dataclass
+class _Standby:
+    """A supervisor that waits for an instance."""
+
+    pid: int
+    plot: Plot
+    channel: socket.socket
+
+    def give(self, request: Mapping[str, Any], control: socket.socket) -> bool:
+        """Hand the instance over; False if it is certain that it was not taken."""
+        with self.channel:
+            try:
+                socket.send_fds(self.channel, [b"!"], [control.fileno()])
+                self.channel.sendall(to_line(request))
+            except OSError:
+                return False
+        return True
 
 
 @dataclass
@@ -64,9 +81,10 @@ class _Launcher:
     listener: socket.socket
     lock: int
     clients: dict[int, _Client] = field(default_factory=dict[int, _Client])
-    supervisors: set[int] = field(default_factory=set[int])
+    supervisors: dict[int, Plot] = field(default_factory=dict[int, Plot])
     wakeup: tuple[socket.socket, socket.socket] = field(default_factory=socket.socketpair)
     selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    standby: _Standby | None = None
     uids_given: int = 0
     over: bool = False
 
@@ -85,14 +103,19 @@ class _Launcher:
                 if self.clients or self.supervisors:
                     busy_at = self.clock.monotonic()
                 elif self.clock.monotonic() - busy_at > self.options.idle_s:
-                    return
-                for key, _ in selector.select(self.options.idle_s):
+                    break
+                wanting = self.standby is None and not self.powers.trouble
+                events = selector.select(_CALM_S if wanting else self.options.idle_s)
+                if not events and wanting:
+                    self._make_standby()
+                for key, _ in events:
                     if key.fileobj is self.listener:
                         self._accept(selector)
                     elif key.fileobj is woken:
                         self._reap(woken)
                     else:
                         self._receive(self.clients[key.fd], selector)
+        self._dismiss_standby()
 
     def _accept(self, selector: selectors.BaseSelector) -> None:
         connection, _ = self.listener.accept()
@@ -105,7 +128,13 @@ class _Launcher:
             woken.recv(4096)
         for pid in list(self.supervisors):
             if os.waitpid(pid, os.WNOHANG)[0]:
-                self.supervisors.discard(pid)
+                # Empty already, unless it was killed.
+                group = self.supervisors.pop(pid).group
+                group.kill()
+                group.remove()
+        if self.standby is not None and os.waitpid(self.standby.pid, os.WNOHANG)[0]:
+            self.standby.channel.close()
+            self.standby = None
 
     def _receive(self, client: _Client, selector: selectors.BaseSelector) -> None:
         try:
@@ -133,7 +162,7 @@ class _Launcher:
                 return {"ok": True}
             case "start":
                 try:
-                    return self._start(spec_from_json(request["spec"]))
+                    return self._start(request)
                 except TramontaneError as error:
                     return {"error": error.code, "message": error.message}
                 except OSError as error:
@@ -142,48 +171,55 @@ class _Launcher:
             case other:
                 return {"error": "invalid_request", "message": f"unknown request {other!r}"}
 
-    def _start(self, spec: InstanceSpec) -> Mapping[str, Any]:
+    def _start(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        spec = spec_from_json(request["spec"])
         layout = self.options.layout
         paths = layout.instance(spec.id)
         if paths.state.exists() or (layout.ended / spec.id).exists():
             return {"ok": True, "new": False}
         if self.powers.trouble:
             return {"error": "unsupported", "message": self.powers.trouble}
-        uid, claim = self._claim_uid() if self._needs_uid() else (None, None)
-        paths.run.mkdir(mode=0o700, exist_ok=True)
-        paths.control.unlink(missing_ok=True)
-        control = listen_unix(str(paths.control))
-        self._write_down(paths, spec, uid)
-        pid = os.fork()
-        if pid == 0:
-            self._become_supervisor(
-                Assignment(
-                    spec=spec, paths=paths, options=self.options, powers=self.powers, uid=uid
-                ),
-                control,
-            )
-        self.supervisors.add(pid)
-        control.close()
-        if claim is not None:
-            claim.close()
+        with contextlib.ExitStack() as stack:
+            standby, self.standby = self.standby, None
+            plot = standby.plot if standby is not None else self._choose_plot(stack)
+            paths.run.mkdir(mode=0o700, exist_ok=True)
+            paths.control.unlink(missing_ok=True)
+            control = stack.enter_context(listen_unix(str(paths.control)))
+            paths.state.mkdir(mode=0o700)
+            if standby is not None:
+                self.supervisors[standby.pid] = plot
+                if standby.give(request, control):
+                    return {"ok": True, "new": True}
+            assignment = Assignment(spec=spec, paths=paths, options=self.options)
+            pid = os.fork()
+            if pid == 0:
+                self._become_supervisor(plot, assignment, control)
+            self.supervisors[pid] = plot
         return {"ok": True, "new": True}
 
-    def _write_down(self, paths: InstancePaths, spec: InstanceSpec, uid: int | None) -> None:
-        """Make the instance's directory appear, complete, in one step."""
-        temporary = paths.state.with_name(f".{paths.state.name}")
-        temporary.mkdir(mode=0o700, exist_ok=True)
-        written = {**spec_to_file(spec), "uid": uid, "isolation": self.options.isolation}
-        write_json(temporary / "spec.json", written)
-        starting = Observation(
-            instance_id=InstanceId(spec.id),
-            status=ObservedStatus.STARTING,
-            started_at=self.clock.now(),
-        )
-        write_json(temporary / "status.json", observation_to_json(starting))
-        temporary.rename(paths.state)
+    def _choose_plot(self, stack: contextlib.ExitStack) -> Plot:
+        uid = None
+        if self.powers.sandboxed and self.powers.privileged:
+            uid, claim = self._claim_uid()
+            stack.enter_context(claim)
+        return Plot(powers=self.powers, uid=uid, group_name=random_id("tramontane"))
 
-    def _needs_uid(self) -> bool:
-        return self.powers.sandboxed and self.powers.privileged
+    def _make_standby(self) -> None:
+        """Have one supervisor ready for whatever is started next."""
+        with contextlib.ExitStack() as stack:
+            plot = self._choose_plot(stack)
+            ours, theirs = socket.socketpair()
+            stack.enter_context(theirs)
+            pid = os.fork()
+            if pid == 0:
+                ours.close()
+                self._become_standby(plot, theirs)
+            self.standby = _Standby(pid, plot, ours)
+
+    def _dismiss_standby(self) -> None:
+        if self.standby is not None:
+            self.standby.channel.close()
+            os.waitpid(self.standby.pid, 0)
 
     def _claim_uid(self) -> tuple[int, socket.socket]:
         """Take a host user id that no instance on this machine has.
@@ -203,22 +239,41 @@ class _Launcher:
             return uid, claim
         raise TramontaneError("all user ids for instances are taken; widen the range")
 
-    def _become_supervisor(self, assignment: Assignment, control: socket.socket) -> None:
+    def _become_supervisor(
+        self, plot: Plot, assignment: Assignment, control: socket.socket
+    ) -> None:
         code = 1
         try:
-            os.setsid()
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            os.close(self.lock)
-            self.listener.close()
-            self.selector.close()
-            for connection in (*self.wakeup, *(each.connection for each in self.clients.values())):
-                connection.close()
-            kernel.set_process_name("tram-supervisor")
-            supervise(assignment, control, self.clock)
+            self._leave()
+            supervise(break_ground(plot), assignment, control, self.clock, new_runner())
             code = 0
         finally:
             os._exit(code)
+
+    def _become_standby(self, plot: Plot, channel: socket.socket) -> None:
+        code = 1
+        try:
+            self._leave()
+            stand_by(plot, self.options, channel, self.clock)
+            code = 0
+        except BaseException:  # noqa: BLE001 - the child must never run on as its parent
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    def _leave(self) -> None:
+        """Become a process of its own: nothing of the launcher's stays open."""
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.close(self.lock)
+        self.listener.close()
+        self.selector.close()
+        for connection in (*self.wakeup, *(each.connection for each in self.clients.values())):
+            connection.close()
+        if self.standby is not None:
+            self.standby.channel.close()
+        kernel.set_process_name("tram-supervisor")
 
 
 def main() -> None:

@@ -1,29 +1,28 @@
 """From a supervisor to a running program: namespaces first, then fork, limits, and exec.
 
-``supervisor`` calls it once per instance, ``examination`` once for a trial sandbox. The caller has
+The fork comes early: the *stem* is a child that has its control group, descriptors and user, and
+waits for orders, which are all that is left to do when an instance is wanted at once.
+
+``preparing`` calls it once per instance, ``examination`` once for a trial sandbox. The caller has
 one thread only: the child runs Python between ``fork`` and ``exec``.
 """
 
 import contextlib
 import fcntl
+import json
 import os
 import resource
 import signal
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tramontane.base.errors import Unsupported
 from tramontane.domain.definition import Resources
 from tramontane.runtimes.process import kernel
-from tramontane.runtimes.process.cgroups import NO_GROUP, Controller, Group
-from tramontane.runtimes.process.sandbox import (
-    FD_ARGUMENTS,
-    FD_FILES,
-    FD_FILTER,
-    FD_STATUS,
-    Sandbox,
-)
+from tramontane.runtimes.process.cgroups import Controller, Group
+from tramontane.runtimes.process.sandbox import FD_ARGUMENTS, Sandbox
 
 _FILES_MAX = 65_536
 _FILE_BYTES_MAX = 16 * 1024**3
@@ -41,19 +40,32 @@ _DEFAULT_SIGNALS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
-    """One program to start."""
+class Orders:
+    """What a stem becomes."""
 
     program: str
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
-    descriptors: Mapping[int, int]
-    """Number in the program → descriptor here; all others stay closed."""
     limits: tuple[tuple[int, int], ...] = ()
-    group: Group = NO_GROUP
-    uid: int | None = None
-    """User and group id to run as, of the caller's user namespace; None: the caller's own."""
+    """(RLIMIT_…, value)"""
     directory: str = "/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stem:
+    """A child that will become a program of an instance when it is told which."""
+
+    pid: int
+    orders: int
+    """Pipe to it."""
+
+    def become(self, orders: Orders) -> None:
+        """Let it exec. If that fails it ends with status 127 and a line on its stderr."""
+        try:
+            with os.fdopen(self.orders, "w") as pipe:
+                json.dump(asdict(orders), pipe)
+        except BrokenPipeError:
+            return  # it is dead, which its exit tells
 
 
 def enter_namespaces(*, privileged: bool) -> None:
@@ -104,49 +116,50 @@ def stage_sources(sources: Iterable[str], *, apart_from: Iterable[Path]) -> dict
     return shown
 
 
-def start_sandbox(program: str, sandbox: Sandbox, start: Start, seccomp: bytes) -> int:
-    """Start bubblewrap on a sandbox; ``start`` holds the rest. Returns its process id."""
-    status = start.descriptors[FD_STATUS]
-    encoded = b"".join(os.fsencode(argument) + b"\0" for argument in sandbox.arguments)
-    opened = {
-        FD_ARGUMENTS: kernel.memory_file("arguments", encoded),
-        FD_FILTER: kernel.memory_file("seccomp", seccomp),
-    }
-    for number, content in enumerate(sandbox.files):
-        opened[FD_FILES + number] = kernel.memory_file("file", content)
-    try:
-        return spawn(
-            Start(
-                program=program,
-                arguments=(
-                    *(start.arguments or ("bwrap",)),
-                    *("--args", str(FD_ARGUMENTS), "--", *sandbox.command),
-                ),
-                environment={},
-                descriptors={**start.descriptors, FD_STATUS: status, **opened},
-                limits=start.limits,
-                group=start.group,
-                uid=start.uid,
-            )
-        )
-    finally:
-        for fd in opened.values():
-            os.close(fd)
+def make_stem(descriptors: Mapping[int, int], *, group: Group, uid: int | None) -> Stem:
+    """Fork a stem. ``descriptors``: number in the program → descriptor here; others stay closed.
 
-
-def spawn(start: Start) -> int:
-    """Fork and exec; a failure in between ends the child with status 127 and a line on stderr."""
+    ``uid`` is the user and group id to run as; None: the caller's own.
+    """
     parent = os.getpid()
+    orders, orders_write = os.pipe()
     pid = os.fork()
     if pid:
-        return pid
+        os.close(orders)
+        return Stem(pid=pid, orders=orders_write)
+    program = "a program"
     try:
-        _become(start, parent)
+        os.close(orders_write)
+        _settle(descriptors, group, uid, parent)
+        with os.fdopen(orders) as pipe:
+            text = pipe.read()
+        if text:  # nothing: the instance was never wanted
+            wanted: dict[str, Any] = json.loads(text)
+            program = wanted["program"]
+            _become(Orders(**wanted))
     except BaseException as error:  # noqa: BLE001 - the child must never run on as its parent
         with contextlib.suppress(OSError):
-            os.write(2, f"cannot start {start.program}: {error}\n".encode())
+            os.write(2, f"cannot start {program}: {error}\n".encode())
     finally:
         os._exit(127)
+
+
+def sandbox_arguments(sandbox: Sandbox, title: str) -> tuple[str, ...]:
+    """Return bubblewrap's argv; all but the command comes through ``FD_ARGUMENTS``."""
+    return (title, "--args", str(FD_ARGUMENTS), "--", *sandbox.command)
+
+
+def fill(fd: int, data: bytes) -> None:
+    """Write the content of a file that the program will read from its start."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    os.lseek(fd, 0, os.SEEK_SET)
+
+
+def encode_arguments(sandbox: Sandbox) -> bytes:
+    """Return the arguments as bubblewrap reads them from a descriptor."""
+    return b"".join(os.fsencode(argument) + b"\0" for argument in sandbox.arguments)
 
 
 def resource_limits(
@@ -179,29 +192,32 @@ def _find_stage(apart_from: list[Path]) -> str:
     )
 
 
-def _become(start: Start, parent: int) -> None:
-    start.group.join()
+def _settle(descriptors: Mapping[int, int], group: Group, uid: int | None, parent: int) -> None:
+    group.join()
     Path("/proc/self/oom_score_adj").write_text(_OUT_OF_MEMORY_SCORE)
     high = {
         number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD)
-        for number, fd in start.descriptors.items()
+        for number, fd in descriptors.items()
     }
     for number, fd in high.items():
         os.dup2(fd, number, inheritable=True)
     os.umask(0o022)
     os.setsid()
-    os.chdir(start.directory)
     for number in _DEFAULT_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    for kind, value in start.limits:
+    if uid is not None:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    kernel.die_with_parent(parent, signal.SIGKILL)
+
+
+def _become(orders: Orders) -> None:
+    os.chdir(orders.directory)
+    for kind, value in orders.limits:
         _, hard = resource.getrlimit(kind)
         if hard != resource.RLIM_INFINITY:
             value = min(value, hard)  # noqa: PLW2901 - raising it is not ours to do
         resource.setrlimit(kind, (value, value))
-    if start.uid is not None:
-        os.setgroups([])
-        os.setresgid(start.uid, start.uid, start.uid)
-        os.setresuid(start.uid, start.uid, start.uid)
-    kernel.die_with_parent(parent, signal.SIGKILL)
-    os.execve(start.program, start.arguments, dict(start.environment))  # noqa: S606 - no shell wanted
+    os.execve(orders.program, orders.arguments, dict(orders.environment))  # noqa: S606 - no shell

@@ -13,8 +13,9 @@
         <id>/in.sock                  the instance's endpoint
         <id>/app/                     shown inside the sandbox if the program listens on a socket
 
-An instance directory appears by one ``rename``, with its control socket already listening. So
-whoever sees the directory and is refused by the socket knows that the supervisor is dead.
+The launcher makes an instance's control socket listen first and its directory then, which is the
+mark that the id is used. So whoever sees the directory and is refused by the socket knows that the
+supervisor is dead, whether or not it came to write its files.
 """
 
 import json

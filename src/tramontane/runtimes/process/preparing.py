@@ -1,10 +1,9 @@
 """Everything a supervisor does before its event loop runs: surroundings, then the program.
 
-Kept apart from ``supervisor`` because it is one straight line of steps without any waiting. The
-program is started as early as possible; the loop is set up while it loads.
+In two steps. ``break_ground`` is the same for every instance, so the launcher has it done in
+advance by a supervisor that waits; ``start_program`` is what is left when the instance is known.
 """
 
-import hashlib
 import os
 import socket
 from dataclasses import dataclass, replace
@@ -12,10 +11,10 @@ from pathlib import Path
 
 from tramontane.domain.artifact import Listen
 from tramontane.runtimes.process import examination, kernel, launching
-from tramontane.runtimes.process.cgroups import Group, make_group
+from tramontane.runtimes.process.cgroups import Group, group_of, make_group, write_limits
 from tramontane.runtimes.process.doors import Door, PortDoor, SocketDoor
 from tramontane.runtimes.process.examination import Powers
-from tramontane.runtimes.process.launching import Start, resource_limits
+from tramontane.runtimes.process.launching import Orders, Stem, resource_limits
 from tramontane.runtimes.process.layout import InstancePaths
 from tramontane.runtimes.process.protocol import Options
 from tramontane.runtimes.process.relay import listen_loopback, listen_unix
@@ -23,7 +22,11 @@ from tramontane.runtimes.process.sandbox import (
     APP_PORT,
     APP_SOCKET,
     EGRESS_PORT,
+    FD_ARGUMENTS,
+    FD_FILES,
+    FD_FILTER,
     FD_STATUS,
+    FILES_COUNT,
     HOME,
     make_environment,
     make_sandbox,
@@ -33,21 +36,48 @@ from tramontane.runtimes.runtime import InstanceSpec
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plot:
+    """Where an instance will be: all that is decided before it is known which."""
+
+    powers: Powers
+    uid: int | None
+    """Host user id of the instance; None: the platform's own user."""
+    group_name: str
+
+    @property
+    def group(self) -> Group:
+        """The control group, which need not exist yet."""
+        return group_of(self.powers.places, self.group_name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """Surroundings without a program."""
+
+    plot: Plot
+    stem: Stem
+    stdout: int
+    stderr: int
+    status: int
+    """bubblewrap reports here."""
+    files: dict[int, int]
+    """Number in bubblewrap → an empty file here, to be filled with what bubblewrap is to read."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """What the launcher gives a supervisor to do."""
+    """What a supervisor is given to do."""
 
     spec: InstanceSpec
     paths: InstancePaths
     options: Options
-    powers: Powers
-    uid: int | None
-    """Host user id of the instance; None: the platform's own user."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
     """A program on its way."""
 
+    plot: Plot
     pid: int
     """bubblewrap, or without a sandbox the program itself."""
     stdout: int
@@ -61,38 +91,70 @@ class Started:
     environment: dict[str, str]
     directory: str
     limits: tuple[tuple[int, int], ...]
-    group: Group
+
+    @property
+    def group(self) -> Group:
+        """The control group of the instance."""
+        return self.plot.group
 
 
-def start_program(assignment: Assignment) -> Started:
-    """Build the surroundings and start the program in them."""
-    spec, paths, powers = assignment.spec, assignment.paths, assignment.powers
+def break_ground(plot: Plot) -> Ground:
+    """Make namespaces, control group, pipes and the child that will become the program."""
     kernel.adopt_orphans()
+    group = plot.group
+    make_group(group)
+    if plot.powers.sandboxed:
+        launching.enter_namespaces(privileged=plot.powers.privileged)
+    stdout, stdout_write = os.pipe()
+    stderr, stderr_write = os.pipe()
+    status, status_write = os.pipe()
+    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    descriptors = {0: null, 1: stdout_write, 2: stderr_write}
+    files: dict[int, int] = {}
+    if plot.powers.sandboxed:
+        numbers = (FD_ARGUMENTS, FD_FILTER, *range(FD_FILES, FD_FILES + FILES_COUNT))
+        files = {number: os.memfd_create("sandbox") for number in numbers}
+        descriptors |= {FD_STATUS: status_write, **files}
+    stem = launching.make_stem(descriptors, group=group, uid=plot.uid)
+    for fd in (null, stdout_write, stderr_write, status_write):
+        os.close(fd)
+    return Ground(plot=plot, stem=stem, stdout=stdout, stderr=stderr, status=status, files=files)
+
+
+def start_program(ground: Ground, assignment: Assignment) -> Started:
+    """Start the program on prepared ground."""
+    spec, paths, plot = assignment.spec, assignment.paths, ground.plot
+    group = plot.group
+    write_limits(plot.powers.places, group, spec.resources)
     own_socket = spec.artifact.listen is Listen.UNIX
     if own_socket:
         paths.app_directory.mkdir(mode=0o700, exist_ok=True)
-        if assignment.uid is not None:
-            os.chown(paths.app_directory, assignment.uid, assignment.uid)
-    # Two platforms on one machine have different state directories.
-    platform = hashlib.sha256(assignment.options.state_directory.encode()).hexdigest()[:8]
-    group = make_group(powers.places, f"{spec.id}-{platform}", spec.resources)
-    limits = resource_limits(spec.resources, group.controllers, sandboxed=powers.sandboxed)
-    inbound = None if own_socket else listen_unix(str(paths.endpoint))
-    if powers.sandboxed:
-        return _start_sandboxed(assignment, group, limits, inbound)
-    return _start_plain(assignment, group, limits, inbound)
+        if plot.uid is not None:
+            os.chown(paths.app_directory, plot.uid, plot.uid)
+    started = Started(
+        plot=plot,
+        pid=ground.stem.pid,
+        stdout=ground.stdout,
+        stderr=ground.stderr,
+        status=None,
+        door=SocketDoor(paths.app_socket, paths.endpoint),
+        inbound=None if own_socket else listen_unix(str(paths.endpoint)),
+        egress=None,
+        environment={},
+        directory=spec.artifact.directory,
+        limits=resource_limits(spec.resources, group.controllers, sandboxed=plot.powers.sandboxed),
+    )
+    if plot.powers.sandboxed:
+        return _start_sandboxed(ground, assignment, started)
+    os.close(ground.status)
+    return _start_plain(ground, assignment, started)
 
 
-def _start_sandboxed(
-    assignment: Assignment,
-    group: Group,
-    limits: tuple[tuple[int, int], ...],
-    inbound: socket.socket | None,
-) -> Started:
-    spec, paths, powers = assignment.spec, assignment.paths, assignment.powers
-    launching.enter_namespaces(privileged=powers.privileged)
+def _start_sandboxed(ground: Ground, assignment: Assignment, started: Started) -> Started:
+    spec, paths, powers = assignment.spec, assignment.paths, ground.plot.powers
+    # It listens before the program runs, so that not even its first connection is refused.
     egress = listen_loopback(EGRESS_PORT) if spec.egress_socket is not None else None
-    app_directory = str(paths.app_directory) if inbound is None else None
+    app_directory = str(paths.app_directory) if started.inbound is None else None
     visible: dict[str, str] = {}
     program = powers.bubblewrap
     if powers.privileged:
@@ -104,44 +166,32 @@ def _start_sandboxed(
         )
         program = examination.staged_program(program, visible)
     sandbox = make_sandbox(spec, powers.tree, visible=visible, app_directory=app_directory)
-    stdout, stdout_write = os.pipe()
-    stderr, stderr_write = os.pipe()
-    status, status_write = os.pipe()
-    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    start = Start(
-        program=program,
-        arguments=(f"bwrap:{spec.label}",),
-        environment={},
-        descriptors={0: null, 1: stdout_write, 2: stderr_write, FD_STATUS: status_write},
-        limits=limits,
-        group=group,
-        uid=assignment.uid,
-    )
-    pid = launching.start_sandbox(program, sandbox, start, powers.seccomp)
-    for fd in (null, stdout_write, stderr_write, status_write):
+    contents = {
+        FD_ARGUMENTS: launching.encode_arguments(sandbox),
+        FD_FILTER: powers.seccomp,
+        **{FD_FILES + number: content for number, content in enumerate(sandbox.files)},
+    }
+    for number, fd in ground.files.items():
+        launching.fill(fd, contents[number])
         os.close(fd)
-    made = SocketDoor(paths.app_socket, paths.endpoint)
-    return Started(
-        pid=pid,
-        stdout=stdout,
-        stderr=stderr,
-        status=status,
-        door=PortDoor(APP_PORT) if inbound is not None else made,
-        inbound=inbound,
+    ground.stem.become(
+        Orders(
+            program=program,
+            arguments=launching.sandbox_arguments(sandbox, f"bwrap:{spec.label}"),
+            environment={},
+            limits=started.limits,
+        )
+    )
+    return replace(
+        started,
+        status=ground.status,
+        door=PortDoor(APP_PORT) if started.inbound is not None else started.door,
         egress=egress,
         environment=dict(make_environment(spec, port=APP_PORT, socket=APP_SOCKET)),
-        directory=spec.artifact.directory,
-        limits=limits,
-        group=group,
     )
 
 
-def _start_plain(
-    assignment: Assignment,
-    group: Group,
-    limits: tuple[tuple[int, int], ...],
-    inbound: socket.socket | None,
-) -> Started:
+def _start_plain(ground: Ground, assignment: Assignment, started: Started) -> Started:
     spec, paths = assignment.spec, assignment.paths
     port = _free_port()
     home = paths.state / "home"
@@ -155,35 +205,20 @@ def _start_plain(
         environment["HOME"] = str(home)
     command = tuple(without_sandbox(part, spec.artifact) for part in spec.command)
     directory = without_sandbox(spec.artifact.directory, spec.artifact)
-    stdout, stdout_write = os.pipe()
-    stderr, stderr_write = os.pipe()
-    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    pid = launching.spawn(
-        Start(
+    ground.stem.become(
+        Orders(
             program=_find_program(command[0], environment["PATH"]),
             arguments=command,
             environment=environment,
-            descriptors={0: null, 1: stdout_write, 2: stderr_write},
-            limits=limits,
-            group=group,
+            limits=started.limits,
             directory=directory,
         )
     )
-    for fd in (null, stdout_write, stderr_write):
-        os.close(fd)
-    made = SocketDoor(paths.app_socket, paths.endpoint)
-    return Started(
-        pid=pid,
-        stdout=stdout,
-        stderr=stderr,
-        status=None,
-        door=PortDoor(port) if inbound is not None else made,
-        inbound=inbound,
-        egress=None,
+    return replace(
+        started,
+        door=PortDoor(port) if started.inbound is not None else started.door,
         environment=environment,
         directory=directory,
-        limits=limits,
-        group=group,
     )
 
 

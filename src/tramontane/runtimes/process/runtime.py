@@ -157,8 +157,8 @@ class ProcessRuntime:
         """Forget an instance and its private files; see ``Runtime.remove``."""
         paths = self._layout.instance(instance_id)
         if paths.state.exists():
-            if await self._ask(instance_id, {"op": "kill"}, _ANSWER_S) is not None:
-                await self._wait_for_end(instance_id)
+            await self._ask(instance_id, {"op": "kill"}, _ANSWER_S)
+            await self._wait_for_end(instance_id)
             await self._settle(instance_id)
         remove_instance(self._layout, paths)
         self._followers.forget(instance_id)
@@ -225,16 +225,19 @@ class ProcessRuntime:
             if not self._followers.follow(instance_id, paths.control):
                 await self._settle(instance_id)
             elif self._followers.newest(instance_id) is None:
-                known = read_json(paths.status)
-                if known is not None:
-                    self._followers.tell(observation_from_json(known))
+                starting = {"instance_id": instance_id, "status": ObservedStatus.STARTING}
+                known = read_json(paths.status) or starting
+                self._followers.tell(observation_from_json(known))
 
     async def _settle(self, instance_id: InstanceId) -> None:
         """Find out how an instance whose supervisor is gone has ended, and clean up behind it."""
         paths = self._layout.instance(instance_id)
-        known = read_json(paths.status)
-        if known is None:  # removed meanwhile
+        if not paths.state.exists():  # removed meanwhile
             return
+        known = read_json(paths.status) or {
+            "instance_id": instance_id,
+            "status": ObservedStatus.STARTING,
+        }
         observation = observation_from_json(known)
         if observation.status is not ObservedStatus.EXITED:
             if self._followers.follow(instance_id, paths.control):

@@ -34,6 +34,7 @@ FD_ARGUMENTS = 4
 FD_FILTER = 5
 FD_FILES = 6
 """First of the descriptors that hold the generated files."""
+FILES_COUNT = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,7 @@ def make_sandbox(
     ``app_directory`` is the host's directory for the program's socket, if it makes one.
     """
     files = generated_files(spec)
+    assert len(files) == FILES_COUNT
     arguments = [
         *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts"),
         *("--unshare-cgroup-try", "--die-with-parent", "--new-session"),

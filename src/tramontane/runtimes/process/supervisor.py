@@ -36,9 +36,9 @@ from tramontane.runtimes.process.endings import (
 from tramontane.runtimes.process.executing import Executor
 from tramontane.runtimes.process.layout import write_json
 from tramontane.runtimes.process.logs import LineProtocol, LogFile
-from tramontane.runtimes.process.preparing import Assignment, Started, start_program
+from tramontane.runtimes.process.preparing import Assignment, Ground, Started, start_program
 from tramontane.runtimes.process.processes import ProcessId, identify
-from tramontane.runtimes.process.protocol import observation_to_json
+from tramontane.runtimes.process.protocol import observation_to_json, spec_to_file
 from tramontane.runtimes.process.relay import Connect, Relay
 from tramontane.runtimes.process.watchdog import Watchdog
 
@@ -50,18 +50,26 @@ _DRAIN_S = 1.0
 _TAIL_LINES = 8
 
 
-def supervise(assignment: Assignment, control: socket.socket, clock: Clock) -> None:
+def supervise(
+    ground: Ground,
+    assignment: Assignment,
+    control: socket.socket,
+    clock: Clock,
+    runner: asyncio.Runner,
+) -> None:
     """Run one instance to its end; called in a process that does nothing else."""
     paths = assignment.paths
     observation = Observation(
         instance_id=assignment.spec.id, status=ObservedStatus.STARTING, started_at=clock.now()
     )
     try:
-        started = start_program(assignment)
+        started = start_program(ground, assignment)
         supervisor = Supervisor(assignment, started, observation, clock)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(supervisor.run(control))
+        runner.run(supervisor.run(control))
     except Exception:  # noqa: BLE001 - whatever it was, the instance's end must be written down
+        traceback.print_exc()
+        if not paths.state.exists():
+            return  # removed by somebody who did not wait
         paths.failure.write_text(traceback.format_exc())
         last = traceback.format_exc().strip().splitlines()[-1]
         failed = replace(
@@ -70,7 +78,19 @@ def supervise(assignment: Assignment, control: socket.socket, clock: Clock) -> N
             reason="start_failed",
             message=f"the instance's supervisor failed: {last}; see {paths.failure}",
         )
+        with asyncio.Runner() as last_runner:
+            last_runner.run(_clear(ground, clock))
         write_json(paths.status, observation_to_json(failed))
+
+
+def new_runner() -> asyncio.Runner:
+    """Return what runs a supervisor's event loop."""
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+
+async def _clear(ground: Ground, clock: Clock) -> None:
+    await clear_children(ground.plot.group, clock)
+    await remove_group(ground.plot.group, clock)
 
 
 def probe_pause_s(elapsed_s: float) -> float:
@@ -100,14 +120,14 @@ class Supervisor:
             files_max=options.log_files_max,
             clock=clock,
         )
-        self._sandboxed = assignment.powers.sandboxed
+        self._sandboxed = started.plot.powers.sandboxed
         self._first: ProcessId | None = None
         """The first process of the sandbox, bubblewrap's, with which the kernel ends the rest."""
         self._app: int | None = None if self._sandboxed else started.pid
         self._ending: Ending | None = None
         self._ended = False
         self._relays: list[Relay] = []
-        self._executor = Executor(assignment, started, clock)
+        self._executor = Executor(started, clock)
         self._watchdog = Watchdog(
             memory_bytes=spec.resources.memory_bytes,
             group=started.group,
@@ -126,6 +146,7 @@ class Supervisor:
     async def _run(self, control: socket.socket, tasks: asyncio.TaskGroup) -> None:
         self._server = ControlServer(self._answer, tasks)
         self._publish()
+        self._write_spec()
         background = [
             tasks.create_task(self._meet_program()),
             tasks.create_task(self._follow_readiness()),
@@ -300,6 +321,11 @@ class Supervisor:
     def _observe(self, **changes: Any) -> None:
         self._observation = replace(self._observation, **changes)
         self._publish()
+
+    def _write_spec(self) -> None:
+        plot = self._started.plot
+        asked = {"uid": plot.uid, "isolation": plot.powers.isolation, **spec_to_file(self._spec)}
+        write_json(self._paths.spec, asked)
 
     def _publish(self) -> None:
         """Write the newest state down, then tell it: who is told may read the file at once."""
