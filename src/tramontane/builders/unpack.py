@@ -93,8 +93,7 @@ def _unpack(reader: _LimitedReader, target: Path, limits: ArchiveLimits) -> int:
             seen.add(name)
             _require(len(seen) <= limits.files_max, name, f"more than {limits.files_max} entries")
             if member.issym():
-                _require_link(name, member.linkname)
-                links.append((target / name, member.linkname))
+                links.append((target / name, _require_link(name, member.linkname)))
             else:
                 _write(archive, member, name, target)
     # Links come last and have nothing below them, so that no entry is written through one.
@@ -141,7 +140,8 @@ def _require_name(raw: str) -> str:
     return "/".join(parts)
 
 
-def _require_link(name: str, destination: str) -> None:
+def _require_link(name: str, destination: str) -> str:
+    """Return the link's destination in its one form, without empty parts."""
     try:
         destination.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -160,6 +160,7 @@ def _require_link(name: str, destination: str) -> None:
         and ".." not in parts[climbs:]
     )
     _require(inside, name, f"it links to {destination!r}, which may lead outside")
+    return "/".join(parts)
 
 
 def _require(holds: bool, name: str, reason: str) -> None:

@@ -94,6 +94,12 @@ def test_a_refusal_names_the_entry(tmp_path: Path, hostile: list[Entry], message
     assert not (tmp_path / "out").exists()
 
 
+def test_a_link_is_written_in_its_one_form(tmp_path: Path) -> None:
+    write_archive(tmp_path / "in.tgz", [(tarfile.SYMTYPE, "b", "b//", b"")])
+    unpack(tmp_path / "in.tgz", tmp_path / "out")
+    assert os.readlink(tmp_path / "out" / "b") == "b"
+
+
 def test_limits_hold(tmp_path: Path) -> None:
     archive = tmp_path / "in.tgz"
     write_archive(archive, [(tarfile.REGTYPE, f"f{i}", "", b"12345") for i in range(10)])
