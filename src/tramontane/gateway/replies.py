@@ -42,6 +42,14 @@ MEANINGS: tuple[tuple[str, int, str, str], ...] = (
     ("response.code == 413", 413, "body_too_large", "the request body is too large"),
     ("response.code == 431", 431, "headers_too_large", "the request headers are too large"),
     ("response.code == 404", 404, "not_found", "nothing answers here"),
+    ("response.code == 408", 408, "request_timed_out", "the request took too long to arrive"),
+    # 501 is Envoy's word for a transfer coding that it does not know: the client's mistake as well.
+    (
+        "response.code == 400 || response.code == 501",
+        400,
+        "malformed_request",
+        "the request is not valid HTTP (%RESPONSE_CODE_DETAILS%)",
+    ),
 )
 
 

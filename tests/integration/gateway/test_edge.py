@@ -1,6 +1,7 @@
 """The edge towards users: names, refusals, limits, headers, protocols, what is logged."""
 
 import asyncio
+import json
 import shutil
 import subprocess
 
@@ -70,6 +71,31 @@ async def test_headers_over_the_limit(bed: Bed) -> None:
     answer = await bed.ask("web", headers={"x-large": "x" * 100_000})
     assert answer.status_code == 431
     assert answer.json()["error"]["code"] == "headers_too_large"
+    assert bed.wakes.empty()
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET /a%00b HTTP/1.1\r\nhost: web.p.localhost\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: web.p.localhost\r\ntransfer-encoding: xchunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: web.p.localhost\r\ntransfer-encoding: chunked\r\n"
+        b"content-length: 4\r\n\r\n0\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+)
+async def test_what_is_no_http_is_refused_in_words(bed: Bed, request_bytes: bytes) -> None:
+    bed.publish("web", asleep("web@1"))
+    await bed.applied()
+    reader, writer = await asyncio.open_connection("127.0.0.1", bed.port)
+    writer.write(request_bytes)
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    body = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert body["error"]["code"] == "malformed_request"
+    assert "not valid HTTP (" in body["error"]["message"]
     assert bed.wakes.empty()
 
 
