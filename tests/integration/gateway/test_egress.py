@@ -1,7 +1,6 @@
 """The way out: only what the rules name, never back into this machine by a name."""
 
 import asyncio
-import json
 import os
 import stat
 from collections.abc import AsyncIterator
@@ -58,6 +57,7 @@ async def say(bed: Bed, request: bytes, then: bytes = b"") -> bytes:
             length = int(answer.lower().partition(b"content-length: ")[2].split()[0])
             answer += await reader.readexactly(length)
     writer.close()
+    await writer.wait_closed()
     return answer
 
 
@@ -111,10 +111,14 @@ async def test_an_address_that_a_rule_names_is_reached(bed: Bed, target: int) ->
 
 
 async def test_new_rules_cut_no_tunnel(bed: Bed) -> None:
+    ended = asyncio.Event()
+
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
             writer.write(line)
         writer.close()
+        await writer.wait_closed()
+        ended.set()
 
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -128,13 +132,15 @@ async def test_new_rules_cut_no_tunnel(bed: Bed) -> None:
     writer.write(b"still here\n")
     assert await reader.readline() == b"still here\n"
     writer.close()
+    await writer.wait_closed()
+    await asyncio.wait_for(ended.wait(), 10)
     server.close()
 
 
 async def test_names_that_lead_into_this_machine_are_refused(target: int) -> None:
     addresses = {
         "allowed.test": ["127.0.0.1"],
-        "rebound.test": ["192.0.43.8", "127.0.0.1"],
+        "rebound.test": ["10.9.8.7", "127.0.0.1"],
         "mapped.test": ["::1"],
         "net.test": ["10.1.2.3"],
         "meta.test": ["169.254.169.254"],
@@ -148,14 +154,9 @@ async def test_names_that_lead_into_this_machine_are_refused(target: int) -> Non
             assert b" 502 " in answer.splitlines()[0], answer
             assert b"egress_private" in answer
             assert b"hello" not in answer
-        # Of several addresses the private one is left out, however the other fares.
-        reader, writer = await asyncio.open_unix_connection(bed.egress["s"].socket)
-        writer.write(f"CONNECT rebound.test:{target} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
-        await reader.readuntil(b"\r\n\r\n")
-        writer.close()
-        line = (await bed.log_lines(5, bed.options.egress_log))[-1]
-        assert "127.0.0.1" not in json.dumps(line)
-        assert "address_denied" not in line["reason"]
+        # Of several addresses, all private ones are left out, so none of these is dialled.
+        answer = await connect(bed, f"rebound.test:{target}", b"GET / HTTP/1.1\r\n\r\n")
+        assert b" 502 " in answer.splitlines()[0], answer
 
 
 async def test_closing_the_way(bed: Bed) -> None:
