@@ -65,7 +65,7 @@ def apply(
             continue
         session.about_service(project, name)
         rollouts.append(put(api, project, name, definition))
-        session.note(f"{name}: deployment {rollouts[-1].number} is accepted")
+        session.note(f"{name}: {rollouts[-1]}")
     exit_code = _wait_for_all(session, rollouts, timeout) if wait else 0
     found = [api.fetch(calls.get_service(project, name)) for name in wanted]
     if output != "table":

@@ -95,7 +95,7 @@ def deploy(  # noqa: PLR0913 - one argument per option
     if service.needs_source and directory is not None:
         digest = upload(session, api, directory)
     rollout = put(api, project, name, service.with_source(digest))
-    session.note(f"deployment {rollout.number} of {name} in project {project} is accepted")
+    session.note(f"{name} in project {project}: {rollout}")
     finish(session, rollout, wait=wait, timeout_s=timeout, output=output)
 
 

@@ -6,7 +6,7 @@ their arguments and what they print, and imports nothing of them.
 
 import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +22,8 @@ from tramontane.wire.discovery import Platform
 
 CONTROL = "tramontane.processes.control"
 DOWN = "tramontane.processes.down"
+DATABASE_VARIABLE = "TRAM_DATABASE"
+"""The control plane reads the database's URL here: it may hold a password."""
 LOG_FILE = "control.log"
 CLAIM_FILE = "claim.json"
 """The control plane keeps here what was claimed about this machine at an earlier start."""
@@ -120,16 +122,16 @@ def up(  # noqa: PLR0913 - one argument per option
         "--country": country,
         "--operator": operator,
         "--isolation": isolation,
-        "--database": database,
     }
+    secrets = {DATABASE_VARIABLE: database} if database else {}
     flags = [word for option, value in given.items() if value for word in (option, value)]
     command = ["-m", CONTROL, *flags]
     if detach:
-        _start_detached(session, command)
+        _start_detached(session, command, secrets)
         _print_ready(session)
         click.echo("stop it with: tram down")
     else:
-        _run_in_foreground(session, command)
+        _run_in_foreground(session, command, secrets)
 
 
 @click.command()
@@ -189,10 +191,10 @@ def _ask_country(session: Session) -> str:
     )
 
 
-def _start_detached(session: Session, command: Sequence[str]) -> None:
+def _start_detached(session: Session, command: Sequence[str], secrets: Mapping[str, str]) -> None:
     log = session.home / LOG_FILE
     start = log.stat().st_size if log.exists() else 0
-    child = session.processes.start(command, log=log)
+    child = session.processes.start(command, log=log, secrets=secrets)
     deadline = session.clock.monotonic() + START_TIMEOUT_S
     session.progress("starting the platform ...")
     while _running(session) is None:
@@ -215,8 +217,10 @@ def _start_detached(session: Session, command: Sequence[str]) -> None:
     session.progress_done()
 
 
-def _run_in_foreground(session: Session, command: Sequence[str]) -> None:
-    child = session.processes.start(command, log=None)
+def _run_in_foreground(
+    session: Session, command: Sequence[str], secrets: Mapping[str, str]
+) -> None:
+    child = session.processes.start(command, log=None, secrets=secrets)
     # A supervisor's SIGTERM and a closed terminal should stop the platform as Ctrl-C does.
     stops = (signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, signal.default_int_handler) for number in stops]

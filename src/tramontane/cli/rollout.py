@@ -31,6 +31,14 @@ class Rollout:
     name: str
     number: int
     created_at: float
+    serves: bool = False
+    """It was there before, and healthy: the same had been deployed already."""
+
+    def __str__(self) -> str:
+        """Return what became of the wish, as a sentence's end."""
+        if self.serves:
+            return f"deployment {self.number} serves already: nothing changed"
+        return f"deployment {self.number} is accepted"
 
 
 def upload(session: Session, api: Sender, directory: Path) -> str:
@@ -60,7 +68,8 @@ def digest_of(session: Session, directory: Path) -> str:
 def put(api: Sender, project: str, name: str, definition: calls.Document) -> Rollout:
     """Ask for the service to be like this; its project comes into being with it."""
     made = api.fetch(calls.put_service(project, name, definition))
-    return Rollout(project, name, made["number"], made["created_at"])
+    serves = made["status"] == "healthy"
+    return Rollout(project, name, made["number"], made["created_at"], serves)
 
 
 def follow(session: Session, api: Sender, rollout: Rollout, timeout_s: float) -> Mapping[str, Any]:
@@ -68,7 +77,7 @@ def follow(session: Session, api: Sender, rollout: Rollout, timeout_s: float) ->
     build_log = BuildLog(session, api, rollout)
     deadline = session.clock.monotonic() + timeout_s
     delay_s = POLL_FIRST_S
-    was_building = True
+    was_building = not rollout.serves
     while True:
         call = calls.get_deployment(rollout.project, rollout.name, rollout.number)
         deployment = api.fetch(call)

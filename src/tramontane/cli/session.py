@@ -16,7 +16,7 @@ import click
 
 from tramontane.base.clock import Clock
 from tramontane.base.ids import random_id
-from tramontane.wire.discovery import Platform, read_platform, read_token
+from tramontane.wire.discovery import Platform, own_environment, read_platform, read_token
 from tramontane.wire.plain import PlainSender, Sender
 
 
@@ -52,8 +52,13 @@ class Processes(Protocol):
         """Run to the end; return the exit status and what it printed. Errors pass through."""
         ...
 
-    def start(self, command: Sequence[str], *, log: Path | None) -> Child:
-        """Start in a session of its own; output goes to ``log``, or to ``Child.stdout``."""
+    def start(
+        self, command: Sequence[str], *, log: Path | None, secrets: Mapping[str, str]
+    ) -> Child:
+        """Start in a session of its own; output goes to ``log``, or to ``Child.stdout``.
+
+        ``secrets`` are environment variables: an argument vector is for everybody to read.
+        """
         ...
 
 
@@ -65,19 +70,25 @@ class OwnProcesses:
         done = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, text=True)
         return done.returncode, done.stdout
 
-    def start(self, command: Sequence[str], *, log: Path | None) -> Child:
+    def start(
+        self, command: Sequence[str], *, log: Path | None, secrets: Mapping[str, str]
+    ) -> Child:
         """Start in a session of its own, so that the terminal's Ctrl-C is ours to handle."""
+        environment = {**own_environment(), **secrets}
         if log is None:
             return subprocess.Popen(
                 [sys.executable, *command],
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 text=True,
                 start_new_session=True,
             )
+        log.touch(mode=0o600)
         with log.open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, *command],
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -62,7 +62,6 @@ def parse_control_arguments(argv: Sequence[str]) -> ControlArguments:
     parser.add_argument("--country")
     parser.add_argument("--operator")
     parser.add_argument("--isolation", choices=("sandbox", "none"), default="sandbox")
-    parser.add_argument("--database")
     try:
         found = parser.parse_args(argv)
     except argparse.ArgumentError as error:
@@ -74,5 +73,6 @@ def parse_control_arguments(argv: Sequence[str]) -> ControlArguments:
         country=found.country,
         operator=found.operator,
         isolation=found.isolation,
-        database=found.database,
+        # Never an argument: the URL may hold a password, and everybody may read arguments.
+        database=os.environ.get("TRAM_DATABASE"),
     )

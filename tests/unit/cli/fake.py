@@ -1,7 +1,7 @@
 """A whole ``tram`` without sockets, processes or waiting: a fake API behind the real commands."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,14 +91,18 @@ class FakeProcesses:
     lines: Sequence[str] = ()
     exit_status: int | None = None
     started: list[list[str]] = field(default_factory=list)
+    secrets: dict[str, str] = field(default_factory=dict)
     on_start: Callable[[], object] = lambda: None
 
     def run(self, command: Sequence[str]) -> tuple[int, str]:
         self.started.append(list(command))
         return self.outputs.get(command[1], (0, ""))
 
-    def start(self, command: Sequence[str], *, log: Path | None) -> FakeChild:
+    def start(
+        self, command: Sequence[str], *, log: Path | None, secrets: Mapping[str, str]
+    ) -> FakeChild:
         self.started.append(list(command))
+        self.secrets = dict(secrets)
         if log is not None:
             log.write_text("".join(f"{line}\n" for line in self.lines), encoding="utf-8")
         self.on_start()

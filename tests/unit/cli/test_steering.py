@@ -75,6 +75,14 @@ def test_up_detached(tram: Tram) -> None:
     assert command[-4:] == ["--country", "FR", "--operator", "Me"]
 
 
+def test_a_database_password_is_in_no_argument(tram: Tram) -> None:
+    start_with(tram, country=True)
+    url = "postgresql://me:secret@db/tram"
+    assert tram("up", "--detach", "--database", url).code == 0
+    assert "secret" not in str(tram.processes.started)
+    assert tram.processes.secrets == {"TRAM_DATABASE": url}
+
+
 def test_up_without_a_country_says_what_follows(tram: Tram) -> None:
     start_with(tram, country=False)
     result = tram("up", "--detach")
