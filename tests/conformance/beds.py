@@ -8,7 +8,7 @@ from tramontane.domain.artifact import Artifact
 from tramontane.domain.definition import Probe, ProbeKind, Resources
 from tramontane.domain.ids import InstanceId
 from tramontane.runtimes.process.protocol import Isolation
-from tramontane.runtimes.process.runtime import ProcessRuntime
+from tramontane.runtimes.process.runtime import ProcessRuntime, ProcessSettings
 from tramontane.runtimes.runtime import InstanceSpec, Runtime
 from tramontane.testing.clocks import FakeClock
 from tramontane.testing.conformance import Behaviour
@@ -70,7 +70,7 @@ class ProcessBed:
         self.directory = directory
         self.isolation = isolation
         self.programs = Programs(directory, find_interpreter())
-        self.process_runtime = self._make()
+        self.process_runtime = self.make()
 
     @property
     def runtime(self) -> Runtime:
@@ -78,7 +78,7 @@ class ProcessBed:
 
     async def renew(self) -> None:
         await self.process_runtime.close()
-        self.process_runtime = self._make()
+        self.process_runtime = self.make()
 
     def spec(self, instance_id: InstanceId, behaviour: Behaviour) -> InstanceSpec:
         match behaviour:
@@ -108,11 +108,13 @@ class ProcessBed:
         await runtime.end_launcher()
         await runtime.close()
 
-    def _make(self) -> ProcessRuntime:
+    def make(self, **settings: int) -> ProcessRuntime:
+        """Return another runtime over the same directories."""
         return ProcessRuntime(
             self.directory / "state",
             self.directory / "run",
             clock=SystemClock(),
             isolation=self.isolation,
+            settings=ProcessSettings(**settings),
             launcher_idle_s=5,
         )

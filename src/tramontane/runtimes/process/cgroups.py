@@ -64,9 +64,10 @@ class Group:
         found: set[int] = set()
         for _, directory in self.directories:
             try:
-                found.update(int(line) for line in (directory / "cgroup.procs").open())
+                lines = (directory / "cgroup.procs").read_text().split()
             except OSError:
                 continue
+            found.update(int(line) for line in lines)
         return found - {0}
 
     def out_of_memory_kills(self) -> int:

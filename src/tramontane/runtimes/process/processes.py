@@ -6,7 +6,7 @@ nothing is left of an instance whose supervisor was killed.
 
 import os
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,14 +79,26 @@ def name(pid: int) -> str:
         return ""
 
 
-def stop_targets(main: int, names: Mapping[int, str], below: Mapping[int, list[int]]) -> list[int]:
+def is_deaf_shell(pid: int) -> bool:
+    """Tell whether a process is a shell that SIGTERM would end at once, because it set no trap."""
+    if name(pid) not in _SHELLS:
+        return False
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    caught = next((int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:")), 0)
+    return not caught >> (signal.SIGTERM - 1) & 1
+
+
+def stop_targets(main: int, deaf: Container[int], below: Mapping[int, list[int]]) -> list[int]:
     """Return who gets SIGTERM when an instance is asked to end: its main process.
 
-    Unless that is a shell with something running: a shell does not pass the signal on, and its
-    death would end the program by force. Then the shell's children get it, and the shell follows.
+    Unless that is a deaf shell with something running: it would not pass the signal on, and its
+    death would end the program by force. Then its children get it, and the shell follows.
     """
     current = [main]
-    while len(current) == 1 and names.get(current[0]) in _SHELLS and below.get(current[0]):
+    while len(current) == 1 and current[0] in deaf and below.get(current[0]):
         current = below[current[0]]
     return current
 

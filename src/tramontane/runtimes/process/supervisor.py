@@ -270,9 +270,9 @@ class Supervisor:
             self._kill()
             return
         pids = [self._app, *processes.descendants(self._app)]
-        names = {pid: processes.name(pid) for pid in pids}
+        deaf = {pid for pid in pids if processes.is_deaf_shell(pid)}
         below = {pid: processes.children(pid) for pid in pids}
-        for pid in processes.stop_targets(self._app, names, below):
+        for pid in processes.stop_targets(self._app, deaf, below):
             try:
                 os.kill(pid, signal.SIGTERM)
             except ProcessLookupError:
