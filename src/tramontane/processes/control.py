@@ -53,6 +53,7 @@ from tramontane.processes.machine import (
     make_cell,
     read_claim,
 )
+from tramontane.processes.rotation import keep_rotating
 from tramontane.reconcile.builds import BuildReconciler
 from tramontane.reconcile.demand import DemandTracker, service_of
 from tramontane.reconcile.keys import ALL, KeyReconciler
@@ -140,17 +141,7 @@ class Control:
         # Left by an earlier run that was killed: until we are ready there is no platform to find.
         layout.platform.unlink(missing_ok=True)
         await asyncio.to_thread(self._sources.remove_partial)
-        runtime: Runtime = ProcessRuntime(
-            layout.instances,
-            layout.run,
-            clock=clock,
-            isolation=Isolation(arguments.isolation),
-            # Kept for the platform's whole life: a wake must not wait for an interpreter.
-            launcher_idle_s=LAUNCHER_IDLE_S,
-        )
-        await _require(runtime)
-        cell = make_cell(self._claim(), runtime.kind, arguments.isolation)
-        await asyncio.to_thread(store.upsert_cell, cell)
+        runtime, cell = await self._make_cell()
         issuer = TokenIssuer(load_signing_key(layout.signing_key), store, clock, random_id)
         await asyncio.to_thread(issuer.ensure_admin_token, layout.credentials)
         gateway = self._make_gateway()
@@ -186,7 +177,13 @@ class Control:
             serving = group.create_task(api.serve(sockets=[api_socket]))
             loops = [
                 group.create_task(each)
-                for each in (services.run(), builds.run(), keys.run(), envoy.watch())
+                for each in (
+                    services.run(),
+                    builds.run(),
+                    keys.run(),
+                    envoy.watch(),
+                    keep_rotating((layout.access_log, layout.egress_log), envoy.reopen_logs),
+                )
             ]
             await envoy.wait_ready(READY_S)
             await gateway.wait_applied(READY_S)
@@ -198,6 +195,22 @@ class Control:
                 task.cancel()
         await gateway.close()
         await runtime.close()
+
+    async def _make_cell(self) -> tuple[Runtime, Cell]:
+        """Return this machine as a cell, and what runs instances in it."""
+        arguments, layout = self._arguments, self._layout
+        runtime = ProcessRuntime(
+            layout.instances,
+            layout.run,
+            clock=self._clock,
+            isolation=Isolation(arguments.isolation),
+            # Kept for the platform's whole life: a wake must not wait for an interpreter.
+            launcher_idle_s=LAUNCHER_IDLE_S,
+        )
+        await _require(runtime)
+        cell = make_cell(self._claim(), runtime.kind, arguments.isolation)
+        await asyncio.to_thread(self._store.upsert_cell, cell)
+        return runtime, cell
 
     def _make_gateway(self) -> Gateway:
         arguments, layout = self._arguments, self._layout
