@@ -11,7 +11,13 @@ from tramontane.cli.options import (
     output_option,
     project_option,
 )
-from tramontane.cli.output import make_table, one_line, print_document, print_one
+from tramontane.cli.output import (
+    format_time,
+    make_table,
+    one_line,
+    print_document,
+    print_one,
+)
 from tramontane.cli.session import Session, pass_session
 from tramontane.wire import calls
 
@@ -166,7 +172,8 @@ def why(session: Session, name: str, project: str, output: str) -> None:
     if found["events"]:
         click.echo("\nlast events")
         for event in found["events"][-10:]:
-            click.echo(f"  {event['reason']}: {one_line(event['message'])}")
+            at = format_time(event["at"])
+            click.echo(f"  {at}  {event['reason']}: {one_line(event['message'])}")
 
 
 def print_candidates(candidates: Sequence[Any]) -> None:
