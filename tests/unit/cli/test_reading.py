@@ -217,7 +217,7 @@ CELL   RULE         VERDICT  REASON
 local  eu.location  unknown  no country is claimed
 
 last events
-  service_pending: no cell
+  1970-01-01 00:00:01Z  service_pending: no cell
 """
     )
 
