@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from tests.conformance.beds import ProcessBed
 from tests.conformance.programs import SERVER
@@ -440,3 +441,22 @@ if os.fork() == 0:
     await wait_until(lambda: not any(map(is_alive, family)), "the daemon is gone")
     await watching.close()
     await bed.close()
+
+
+def test_descriptors_of_the_control_plane_do_not_reach_programs(directory: Path) -> None:
+    """Also under uvloop, whose child processes inherit what is not marked otherwise."""
+
+    async def run() -> None:
+        bed = ProcessBed(directory, Isolation.SANDBOX)
+        watching = Watching(bed)
+        await serve(bed, watching)
+        listing = await bed.runtime.execute(FIRST, ["ls", "/proc/2/fd"], PATIENCE_S)
+        assert set(listing.stdout.split()) == {b"0", b"1", b"2", b"3"}  # 3: where it listens
+        await watching.close()
+        await bed.close()
+
+    leaked, other = os.pipe()
+    os.set_inheritable(leaked, True)
+    uvloop.run(run())
+    os.close(leaked)
+    os.close(other)

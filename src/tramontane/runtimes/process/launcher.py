@@ -278,6 +278,9 @@ class _Launcher:
 
 def main() -> None:
     """Start in the background; returns to the caller, with status 0, when requests are taken."""
+    # Whatever the control plane had open and did not mark: not even an event loop of another make
+    # may have its descriptors in supervisors, which would hand them on to programs.
+    os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     options = options_from_text(sys.argv[1])
     os.umask(0o077)
     layout = options.layout
