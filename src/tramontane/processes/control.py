@@ -7,6 +7,7 @@ what runs. It prints one JSON line, ``ready`` or ``failed``, and logs to stderr.
 
 import asyncio
 import fcntl
+import gc
 import json
 import logging
 import os
@@ -54,6 +55,7 @@ from tramontane.processes.machine import (
     read_claim,
 )
 from tramontane.processes.rotation import keep_rotating
+from tramontane.processes.patience import PatientProtocol
 from tramontane.reconcile.builds import BuildReconciler
 from tramontane.reconcile.demand import DemandTracker, service_of
 from tramontane.reconcile.keys import ALL, KeyReconciler
@@ -187,6 +189,8 @@ class Control:
             ]
             await envoy.wait_ready(READY_S)
             await gateway.wait_applied(READY_S)
+            # What was imported stays: a collection that walks over it would fall into some wake.
+            gc.freeze()
             self._announce()
             await self._stop.wait()
             api.should_exit = True
@@ -330,6 +334,7 @@ class Control:
             log_config=None,
             access_log=False,
             lifespan="off",
+            http=PatientProtocol,
             ws="none",
             # Watches and followed logs never end by themselves.
             timeout_graceful_shutdown=1,

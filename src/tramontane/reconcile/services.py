@@ -30,7 +30,9 @@ from tramontane.runtimes.runtime import Runtime
 log = logging.getLogger(__name__)
 
 SWEEP_S = 30.0
-"""Every service is looked at this often even if nobody nudged."""
+"""Services with instances are looked at this often even if nobody nudged."""
+SWEEP_ALL_S = 600.0
+"""And all others this often: a thousand that sleep should cost next to nothing."""
 WORKERS = 8
 STOP_GRACE_S = 10.0
 """From SIGTERM to SIGKILL; requests were drained before."""
@@ -247,8 +249,11 @@ class ServiceReconciler:
             owner = self._owners.get(observation.instance_id)
             if owner is None:
                 continue
-            if self._observed.get(observation.instance_id) != observation:
-                self._observed[observation.instance_id] = observation
+            before = self._observed.get(observation.instance_id)
+            self._observed[observation.instance_id] = observation
+            # A process id alone decides nothing; it is written with what does. On the way to
+            # ready this saves two looks, which a waking request would wait for.
+            if before is None or _decisive(before) != _decisive(observation):
                 self.queue.nudge(owner)
 
     async def _work(self) -> None:
@@ -264,9 +269,14 @@ class ServiceReconciler:
                 self.queue.done(service_id)
 
     async def _sweep(self) -> None:
+        swept_at = self.clock.monotonic()
         while True:
             await asyncio.sleep(SWEEP_S)
-            for service_id in await asyncio.to_thread(self.store.list_service_ids):
+            service_ids: Sequence[ServiceId] = list(self._promised)
+            if self.clock.monotonic() - swept_at >= SWEEP_ALL_S:
+                swept_at = self.clock.monotonic()
+                service_ids = await asyncio.to_thread(self.store.list_service_ids)
+            for service_id in service_ids:
                 self.queue.nudge(service_id)
 
     def _memory_used(self) -> dict[CellId, int]:
@@ -300,3 +310,8 @@ class ServiceReconciler:
             self.routes.remove_egress(service_id)
         self._promised.pop(service_id, None)
         self.demand.forget(service_id)
+
+
+def _decisive(observation: Observation) -> tuple[ObservedStatus, str | None]:
+    """Return the part of an observation that plans depend on."""
+    return observation.status, observation.endpoint
