@@ -54,8 +54,8 @@ from tramontane.processes.machine import (
     make_cell,
     read_claim,
 )
-from tramontane.processes.rotation import keep_rotating
 from tramontane.processes.patience import PatientProtocol
+from tramontane.processes.rotation import keep_rotating
 from tramontane.reconcile.builds import BuildReconciler
 from tramontane.reconcile.demand import DemandTracker, service_of
 from tramontane.reconcile.keys import ALL, KeyReconciler
