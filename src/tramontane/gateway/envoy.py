@@ -19,7 +19,12 @@ import httpx
 from tramontane.base.clock import Clock
 from tramontane.base.errors import TimedOut, Unsupported
 from tramontane.gateway.bootstrap import EnvoyPaths, make_bootstrap
-from tramontane.gateway.process import Process, find_process, spawn_detached
+from tramontane.gateway.process import (
+    Process,
+    find_process,
+    find_started_with,
+    spawn_detached,
+)
 
 QUICK_DEATH_S = 5.0
 """A process that lived shorter than this is not restarted at once again."""
@@ -104,6 +109,10 @@ class Envoy:
                 self._process = find_process(int(record["pid"]), str(record["started"]))
             except (OSError, ValueError, KeyError):
                 self._process = None
+            if self._process is None:
+                # A control plane that was killed between starting one and writing it down leaves
+                # an Envoy without a record, which would go on listening beside a second one.
+                self._process = find_started_with(str(self._paths.bootstrap))
         return self._process
 
     async def watch(self) -> None:

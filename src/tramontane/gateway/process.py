@@ -66,6 +66,23 @@ def find_process(pid: int, started: str) -> Process | None:
     return Process(pid, started) if read_start_time(pid) == started else None
 
 
+def find_started_with(argument: str) -> Process | None:
+    """Return a process of this user that was started with this argument, if one runs."""
+    wanted = os.fsencode(argument)
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        pid = int(entry.name)
+        with suppress(OSError):
+            # Anybody may start something with these words; ours belongs to our user.
+            ours = entry.stat().st_uid == os.getuid()
+            if ours and wanted in (entry / "cmdline").read_bytes().split(b"\0"):
+                started = read_start_time(pid)
+                if started is not None:
+                    return Process(pid, started)
+    return None
+
+
 def read_start_time(pid: int) -> str | None:
     """Return when a process was started, as the kernel counts; None if it does not run."""
     try:

@@ -103,6 +103,15 @@ async def test_killed_envoy_comes_back_with_the_same_listeners(bed: Bed) -> None
         watching.cancel()
 
 
+async def test_an_envoy_that_was_never_written_down_is_adopted_too(bed: Bed) -> None:
+    pid = bed.envoy.ensure_running()
+    await bed.envoy.wait_ready(PATIENCE_S)
+    bed.paths.record.unlink()
+    adopted = bed.make_envoy().adopt()
+    assert adopted is not None
+    assert adopted.pid == pid
+
+
 async def test_a_running_envoy_is_adopted_and_stopped_gracefully(bed: Bed) -> None:
     async def slow(exchange: Exchange) -> None:
         await bed.gateway.wait_applied(5)
