@@ -96,6 +96,8 @@ def _unpack(reader: _LimitedReader, target: Path, limits: ArchiveLimits) -> int:
                 links.append((target / name, _require_link(name, member.linkname)))
             else:
                 _write(archive, member, name, target)
+    while reader.read(COPY_BYTES):  # to the end, where the checksum is
+        pass
     # Links come last and have nothing below them, so that no entry is written through one.
     link_names = {path.relative_to(target).as_posix() for path, _ in links}
     for name in seen:

@@ -126,10 +126,11 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, data: bytes) -> None:
         unpack(tmp_path / "in.tgz", tmp_path / "out")
 
 
-def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", [40, 1])
+def test_a_truncated_archive_is_refused(tmp_path: Path, missing: int) -> None:
     archive = tmp_path / "in.tgz"
     write_archive(archive, [(tarfile.REGTYPE, "a", "", bytes(range(256)) * 64)])
-    archive.write_bytes(archive.read_bytes()[:-40])
+    archive.write_bytes(archive.read_bytes()[:-missing])
     with pytest.raises(InvalidRequest):
         unpack(archive, tmp_path / "out")
     assert not (tmp_path / "out").exists()
