@@ -57,8 +57,9 @@ class Call:
 
 def _path(*parts: str) -> str:
     for part in parts:
-        # Quoting leaves these as they are, and they would lead to another operation.
-        if part in {"", ".", ".."}:
+        # Quoting leaves dots as they are, servers take a quoted slash for one, and either would
+        # lead to another operation.
+        if part in {"", ".", ".."} or "/" in part:
             raise InvalidRequest(f"{part!r} is no name: give the name of an object")
     return "/".join((PREFIX, *(quote(part, safe="") for part in parts)))
 

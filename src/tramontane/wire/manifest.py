@@ -24,6 +24,7 @@ from tramontane.wire.manifest_problems import (
     limit_problem,
 )
 from tramontane.wire.schemas import (
+    NAME_IN_WORDS,
     DefinitionBody,
     DirectorySourceBody,
     ModelSourceBody,
@@ -185,13 +186,7 @@ def _check_name(path: str, name: str, problems: list[Problem]) -> None:
     try:
         TypeAdapter[str](Name).validate_python(name)
     except ValidationError:
-        problems.append(
-            Problem(
-                path,
-                "expected a name of lower-case letters, digits and hyphens (at most 40, a letter "
-                f'first), got "{quoted(name)}"',
-            )
-        )
+        problems.append(Problem(path, f'expected {NAME_IN_WORDS}, got "{quoted(name)}"'))
 
 
 def _definition(

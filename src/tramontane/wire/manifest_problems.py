@@ -166,6 +166,8 @@ def _limit(kind: str, context: Mapping[str, Any], location: Sequence[str | int])
             return "some text"
         case "string_pattern_mismatch":
             return _PATTERNS.get(str(location[0]), f"text like {context['pattern']}")
+        case "value_error":
+            return str(context["error"]).removeprefix("expected ")
         case _:
             return _EXPECTED.get(kind, kind.replace("_", " "))
 

@@ -7,10 +7,11 @@ do not know.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
 """Service and project names are DNS labels (RFC 1123), short enough to stay readable in a host."""
+NAME_IN_WORDS = "a name of lower-case letters, digits and hyphens (at most 40, a letter first)"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, examples=["hello"])]
 
@@ -42,12 +43,18 @@ class ModelSourceBody(Request):
     model: Annotated[str, Field(min_length=1, max_length=1024)]
 
 
+def _require_inside(path: str) -> str:
+    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+        raise ValueError("expected a directory below the one that is deployed")
+    return path
+
+
 class BuildBody(Request):
     """Overrides of what the build detects."""
 
     language: Literal["python", "node", "go", "rust", "java", "static", "procfile"] | None = None
     command: Annotated[str, Field(max_length=4096)] | None = None
-    root: Annotated[str, Field(max_length=1024)] = "."
+    root: Annotated[str, Field(max_length=1024), AfterValidator(_require_inside)] = "."
 
 
 class ProbeBody(Request):

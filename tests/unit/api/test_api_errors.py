@@ -31,6 +31,8 @@ FIELDS = [
     ({"kind": "web"}, "definition.source"),
     ({"kind": "model", "source": {"model": ""}}, "definition.source.model"),
     ({"kind": "web", "source": {"digest": "md5:1"}}, "definition.source.digest"),
+    (MODEL | {"build": {"root": "a/../../etc"}}, "definition.build.root"),
+    (MODEL | {"build": {"root": "/etc"}}, "definition.build.root"),
     (MODEL | {"policy": ["nowhere"]}, "definition.policy[0]"),
     (MODEL | {"environment": {"1A": "x"}}, "definition.environment.1A"),
     (MODEL | {"egress": [{"host": "a"}, {"host": "A B"}]}, "definition.egress[1].host"),
@@ -103,6 +105,19 @@ async def test_weird_names(client: httpx.AsyncClient, path: str) -> None:
     answer = await client.get(path)
     assert 400 <= answer.status_code < 500
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_wrong_name_is_told_what_a_name_is(client: httpx.AsyncClient) -> None:
+    problem = check_problem(
+        await client.get("/api/v1/projects/p/services/Echo"), 422, "invalid_request"
+    )
+    assert problem["path"] == "name"
+    assert "lower-case letters" in problem["detail"]
+
+
+async def test_a_body_that_is_no_object_is_told_so(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/api/v1/projects/p/plan", json=[1])
+    assert "expected an object" in check_problem(answer, 422, "invalid_request")["detail"]
 
 
 async def test_unknown_paths_and_methods(client: httpx.AsyncClient) -> None:

@@ -79,11 +79,10 @@ def test_clients_cover_every_call(client: type) -> None:
 
 
 def test_names_cannot_leave_their_place_in_the_path() -> None:
-    assert calls.get_service("shop", "a/b?c#d").path.endswith("/shop/services/a%2Fb%3Fc%23d")
-    for name in ("", ".", ".."):
+    assert calls.get_service("shop", "a?c#d").path.endswith("/shop/services/a%3Fc%23d")
+    for name in ("", ".", "..", "a/b", "../tokens"):
         with pytest.raises(InvalidRequest):
             calls.get_project(name)
-    assert "/" not in calls.get_cell("../tokens").path.removeprefix(f"{PREFIX}/cells/")
 
 
 def test_only_harmless_calls_are_repeatable() -> None:

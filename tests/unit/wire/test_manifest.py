@@ -117,6 +117,7 @@ services:
     ("raw", "part"),
     [
         (b"", "is empty"),
+        (b"build: {root: ../x}", "build.root: expected a directory below the one that is deployed"),
         (b"- 1", "expected keys such as `name: hello`, got a list"),
         (b"scale:\n\tmin: 1", "line 2: a tab where YAML wants spaces"),
         (b"\xff\xfe", "not UTF-8 text (byte 0)"),
