@@ -7,7 +7,7 @@ would take every descriptor the control plane may have. ``control`` serves the A
 import asyncio
 from typing import cast
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 HEADERS_S = 30.0
 """As long as the gateway gives its clients."""
@@ -31,7 +31,7 @@ class PatientProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came; the waiting is over when it makes a request."""
-        known = self.cycle
+        known = cast("RequestResponseCycle | None", self.cycle)  # None before the first
         # Between requests uvicorn's own, shorter patience holds until the next one begins.
         if self._deadline is None and known is not None and known.response_complete:
             self._wait()
