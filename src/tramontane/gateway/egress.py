@@ -15,7 +15,7 @@ from tramontane.gateway.access_logs import make_access_log
 from tramontane.gateway.clusters import make_circuit_breakers
 from tramontane.gateway.descriptors import Json, named, typed
 from tramontane.gateway.options import GatewayOptions
-from tramontane.gateway.replies import make_condition
+from tramontane.gateway.replies import make_condition, make_passage
 from tramontane.gateway.services import error
 
 CLUSTER = "egress"
@@ -88,6 +88,8 @@ def make_egress_listener(route: EgressRoute, options: GatewayOptions) -> Json:
             ),
         ],
         upgrade_configs=[{"upgrade_type": "CONNECT"}],
+        # Tunnels are still asked for in HTTP/1.0 by much that is in use, Python 3.11 included.
+        http_protocol_options={"accept_http_10": True, "default_host_for_http_10": "unknown"},
         access_log=[make_access_log(str(options.egress_log), fields)],
         local_reply_config=_make_local_replies(),
         stream_idle_timeout="0s",
@@ -197,12 +199,16 @@ def _make_denied_host(route: EgressRoute) -> Json:
 def _make_local_replies() -> Json:
     return {
         "mappers": [
-            {
-                "filter": make_condition(f'response.code_details.contains("{details}")'),
-                "status_code": 502,
-                "body_format_override": {"json_format": error(code, message)},
-            }
-            for details, code, message in UNRESOLVED
+            # A denial is already what it should be.
+            make_passage(),
+            *(
+                {
+                    "filter": make_condition(f'response.code_details.contains("{details}")'),
+                    "status_code": 502,
+                    "body_format_override": {"json_format": error(code, message)},
+                }
+                for details, code, message in UNRESOLVED
+            ),
         ],
         "body_format": {"json_format": error("egress_failed", "%LOCAL_REPLY_BODY%")},
     }

@@ -56,7 +56,7 @@ MEANINGS: tuple[tuple[str, int, str, str], ...] = (
 def make_local_replies() -> Json:
     """Return the ``local_reply_config`` of the users' listener."""
     # A route's fixed answer is already what it should be.
-    mappers = [_make_passage()]
+    mappers = [make_passage()]
     mappers += [
         _make_mapper(f'xds.virtual_host_name == "{INFERENCE_HOST}" && {when}', status, body)
         for when, status, code, message in MEANINGS
@@ -84,7 +84,8 @@ def make_condition(expression: str) -> Json:
     }
 
 
-def _make_passage() -> Json:
+def make_passage() -> Json:
+    """Return a mapper that leaves the answers of routes as they are."""
     return {
         "filter": make_condition('response.code_details == "direct_response"'),
         "body_format_override": {

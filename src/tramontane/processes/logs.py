@@ -73,17 +73,34 @@ def _parse_egress(line: bytes, service_id: ServiceId) -> LogLine | None:
         value = json.loads(line)
         if value["service_id"] != service_id:
             return None
-        allowed = value.get("verdict") == "allowed"
-        what = "allowed" if allowed else "denied"
-        why = "" if allowed else f": {value.get('reason') or 'not in egress of tramontane.yaml'}"
+        outcome, why = _judge_egress(
+            value.get("verdict"), str(value.get("reason") or ""), int(value.get("code") or 0)
+        )
+        asked = " ".join(filter(None, (outcome, value.get("method"), value.get("host"))))
         return LogLine(
             at=datetime.fromisoformat(value["at"]).timestamp(),
             source="egress",
-            stream="stdout" if allowed else "stderr",
-            text=f"{what} {value.get('method', '')} {value.get('host', '')}{why}",
+            stream="stdout" if outcome == "allowed" else "stderr",
+            text=f"{asked}: {why}" if why else asked,
         )
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _judge_egress(verdict: object, reason: str, code: int) -> tuple[str, str]:
+    """Return what became of a request to the outside, and why if it came to nothing."""
+    if verdict == "denied":
+        return "denied", "not under egress: in tramontane.yaml"
+    # A rule allowed the name; what it led to is another question.
+    if "address_denied" in reason:
+        return "denied", "it leads to a private address"
+    if "dns_resolution_failure" in reason:
+        return "failed", "the name has no address"
+    # A tunnel that was opened ends in many ways, none of which is a failure.
+    answered = 0 < code < 400 or reason.startswith("via_upstream")
+    if verdict == "allowed" and answered:
+        return "allowed", ""
+    return "failed", reason or "it was no request"
 
 
 @dataclass(kw_only=True)

@@ -1,6 +1,7 @@
 """The way out: only what the rules name, never back into this machine by a name."""
 
 import asyncio
+import json
 import os
 import stat
 from collections.abc import AsyncIterator
@@ -82,6 +83,7 @@ async def test_what_no_rule_names_is_denied_with_how_to_allow_it(bed: Bed) -> No
         assert authority.encode() in answer
         assert b"egress:" in answer
         assert b"p/web" in answer
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "egress_denied"
     answer = await say(bed, b"GET http://evil.test/ HTTP/1.1\r\nhost: evil.test\r\n\r\n")
     assert b" 403 " in answer.splitlines()[0]
     lines = await bed.log_lines(5, bed.options.egress_log)
@@ -108,6 +110,17 @@ async def test_an_address_that_a_rule_names_is_reached(bed: Bed, target: int) ->
     url = f"http://127.0.0.1:{target}/x"
     answer = await say(bed, f"GET {url} HTTP/1.1\r\nhost: 127.0.0.1:{target}\r\n\r\n".encode())
     assert answer.endswith(b"hello")
+
+
+async def test_tunnels_may_be_asked_for_in_http_1_0(bed: Bed, target: int) -> None:
+    """As Python 3.11's own library and other old hands do."""
+    open_way(bed, EgressRule(host="127.0.0.1", port=target))
+    await bed.applied()
+    request = f"CONNECT 127.0.0.1:{target} HTTP/1.0\r\n\r\n".encode()
+    assert (await say(bed, request, b"GET / HTTP/1.1\r\n\r\n")).endswith(b"hello")
+    denied = await say(bed, b"CONNECT evil.test:443 HTTP/1.0\r\n\r\n")
+    assert b" 403 " in denied.splitlines()[0]
+    assert b"evil.test:443" in denied
 
 
 async def test_new_rules_cut_no_tunnel(bed: Bed) -> None:

@@ -67,15 +67,38 @@ async def test_following_goes_on_across_a_rotation_without_repeating(tmp_path: P
 
 async def test_egress_shows_this_services_lines_only(tmp_path: Path) -> None:
     files = make_files(tmp_path)
-    entries = [
-        {"service_id": SERVICE, "host": "a.test:443", "verdict": "denied", "method": "CONNECT"},
-        {"service_id": "svc_2", "host": "b.test:443", "verdict": "denied", "method": "CONNECT"},
-        {"service_id": SERVICE, "host": "c.test:443", "verdict": "allowed", "method": "CONNECT"},
+    found = await read_egress(
+        files,
+        {"host": "a.test:443", "verdict": "denied"},
+        {"service_id": "svc_2", "host": "b.test:443", "verdict": "denied"},
+        {"host": "c.test:443", "verdict": "allowed", "reason": "via_upstream", "code": 500},
+        {"host": "d.test:443", "verdict": "allowed", "reason": "remote_close", "code": 200},
+    )
+    assert found == [
+        ("stderr", "denied CONNECT a.test:443: not under egress: in tramontane.yaml"),
+        ("stdout", "allowed CONNECT c.test:443"),
+        ("stdout", "allowed CONNECT d.test:443"),
     ]
-    lines = [{"at": "2026-11-23T20:00:00.000Z", **entry} for entry in entries]
-    files.egress.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = await read(files, "egress")
-    assert [line.text.split(":")[0] for line in found] == [
-        "denied CONNECT a.test",
-        "allowed CONNECT c.test",
+
+
+async def test_egress_that_was_allowed_and_came_to_nothing_says_why(tmp_path: Path) -> None:
+    reset = "upstream_reset_before_response_started{connection_refused}"
+    found = await read_egress(
+        make_files(tmp_path),
+        {"host": "a", "verdict": "allowed", "reason": "dns_cache{address_denied}"},
+        {"host": "b", "verdict": "allowed", "reason": "dns_resolution_failure{x}"},
+        {"host": "c", "verdict": "allowed", "reason": reset, "code": 503},
+        {"method": "", "reason": "http1.codec_error"},
+    )
+    assert found == [
+        ("stderr", "denied CONNECT a: it leads to a private address"),
+        ("stderr", "failed CONNECT b: the name has no address"),
+        ("stderr", f"failed CONNECT c: {reset}"),
+        ("stderr", "failed: http1.codec_error"),
     ]
+
+
+async def read_egress(files: LogFiles, *entries: dict[str, str | int]) -> list[tuple[str, str]]:
+    usual = {"at": "2026-11-23T20:00:00.000Z", "service_id": SERVICE, "method": "CONNECT"}
+    files.egress.write_text("".join(json.dumps(usual | entry) + "\n" for entry in entries))
+    return [(line.stream, line.text) for line in await read(files, "egress")]
