@@ -103,7 +103,7 @@ class Programs:
         usual = Probe(kind=ProbeKind.HTTP, grace_s=15, interval_s=0.05, timeout_s=5, failures_max=2)
         return InstanceSpec(
             id=InstanceId(instance_id),
-            label="test/program#1",
+            label=f"test/{self.directory.name}#1",
             artifact=Artifact(
                 digest="sha256:0",
                 language="python",

@@ -87,6 +87,19 @@ async def test_killing_a_supervisor_ends_its_instance(bed: ProcessBed) -> None:
     await watching.close()
 
 
+async def test_an_instance_with_a_hung_supervisor_can_be_removed(bed: ProcessBed) -> None:
+    watching = Watching(bed)
+    ready = await serve(bed, watching)
+    assert ready.pid
+    supervisor = supervisor_of(bed, FIRST)
+    os.kill(supervisor, signal.SIGSTOP)
+    await bed.runtime.remove(FIRST)
+    assert not is_alive(supervisor)
+    assert not is_alive(ready.pid)
+    assert not await bed.runtime.inspect()
+    await watching.close()
+
+
 async def test_a_dead_supervisor_is_found_after_a_restart(bed: ProcessBed) -> None:
     watching = Watching(bed)
     await serve(bed, watching)
@@ -177,7 +190,6 @@ async def test_a_shell_passes_the_stop_on(bed: ProcessBed) -> None:
 
 
 async def test_fifty_instances_start_at_once_and_leave_nothing(bed: ProcessBed) -> None:
-    before = leftovers()
     ids = [InstanceId(f"ins_{number:016d}") for number in range(50)]
     watching = Watching(bed)
     async with asyncio.TaskGroup() as tasks:
@@ -190,12 +202,13 @@ async def test_fifty_instances_start_at_once_and_leave_nothing(bed: ProcessBed) 
             ready = await watching.until(instance_id, ObservedStatus.READY, ObservedStatus.EXITED)
             assert ready.status is ObservedStatus.READY, ready
     assert len({each.pid for each in await bed.runtime.inspect()}) == 50
+    groups = groups_of(bed)
     async with asyncio.TaskGroup() as tasks:
         for instance_id in ids:
             tasks.create_task(bed.runtime.remove(instance_id))
     await watching.close()
     await bed.process_runtime.end_launcher()
-    await wait_until(lambda: leftovers() <= before, "nothing is left")
+    await wait_until(lambda: not leftovers(bed.directory, groups), "nothing is left")
 
 
 def files_with(directory: Path, text: str) -> list[Path]:
@@ -203,20 +216,26 @@ def files_with(directory: Path, text: str) -> list[Path]:
     return [path for path in files if text.encode() in path.read_bytes()]
 
 
-def leftovers() -> set[str]:
-    """Return what instances could leak: control groups, mounts and processes (not zombies)."""
-    found = set(Path("/proc/self/mountinfo").read_text().splitlines())
-    for root, directories, _ in os.walk("/sys/fs/cgroup"):
-        found.update(f"{root}/{each}" for each in directories if each.startswith("tramontane_"))
+def leftovers(directory: Path, groups: list[str]) -> list[str]:
+    """Return what instances of one test could leak: processes (not zombies), groups, mounts."""
+    found = [group for group in groups if Path(group).exists()]
+    found += [
+        line for line in read(Path("/proc/self/mountinfo")).splitlines() if str(directory) in line
+    ]
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and is_alive(int(entry.name)):
             try:
                 text = (entry / "cmdline").read_text()
             except OSError:
                 continue
-            if "test/program#1" in text or "process.launcher" in text:
-                found.add(f"{entry.name} {text}")
+            if directory.name in text:
+                found.append(f"{entry.name} {text}")
     return found
+
+
+def groups_of(bed: ProcessBed) -> list[str]:
+    files = (bed.directory / "state/instances").glob("*/status.json")
+    return [path for file in files for _, path in json.loads(file.read_text())["groups"]]
 
 
 def sizes_and_modes(directory: Path) -> dict[str, tuple[int, int]]:

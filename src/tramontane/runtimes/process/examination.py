@@ -34,13 +34,15 @@ from tramontane.runtimes.runtime import Capability
 _NEEDED_AS_ROOT = (0, 1, 3, 5, 6, 7, 21)
 """CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, SYS_ADMIN."""
 
-_BIND_CANDIDATES = (
+_SHOWN = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"),
-    *("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives"),
-    *("/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/pki/tls/certs", "/etc/ca-certificates"),
-    *("/etc/pki/ca-trust/extracted", "/etc/localtime", "/etc/timezone", "/etc/os-release"),
-    *("/etc/mime.types", "/etc/protocols", "/etc/services", "/etc/java-17-openjdk"),
+    *("/etc/ld.so.cache", "/etc/alternatives", "/etc/ssl/certs", "/etc/ssl/openssl.cnf"),
+    *("/etc/pki/tls/certs", "/etc/pki/ca-trust/extracted", "/etc/localtime", "/etc/os-release"),
+    *("/etc/mime.types", "/etc/protocols", "/etc/services"),
 )
+"""Each is a mount, which takes bubblewrap time: what programs do without is left out."""
+_SHOWN_PATTERNS = ("java-*",)
+"""Below ``/etc``."""
 
 _HOW_USER_NAMESPACES = (
     "allow unprivileged user namespaces: sysctl user.max_user_namespaces above 0, "
@@ -167,12 +169,13 @@ def read_host_tree() -> HostTree:
     """Look at the top of the host's file system; links such as ``/lib`` → ``usr/lib`` stay so."""
     binds: list[str] = []
     links: list[tuple[str, str]] = []
-    for candidate in _BIND_CANDIDATES:
-        path = Path(candidate)
-        if path.is_symlink() and path.parent == Path("/"):
-            links.append((candidate, str(path.readlink())))
+    found = [str(path) for pattern in _SHOWN_PATTERNS for path in Path("/etc").glob(pattern)]
+    for shown in (*_SHOWN, *sorted(found)):
+        path = Path(shown)
+        if path.is_symlink() and path.resolve().is_relative_to("/usr"):
+            links.append((shown, str(path.readlink())))
         elif path.exists():
-            binds.append(candidate)
+            binds.append(shown)
     return HostTree(binds=tuple(binds), links=tuple(links))
 
 

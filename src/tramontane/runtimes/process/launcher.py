@@ -42,7 +42,7 @@ from tramontane.runtimes.process.standby import stand_by
 from tramontane.runtimes.process.supervisor import new_runner, supervise
 
 _READ_BYTES = 256 * 1024
-_CALM_S = 0.1
+_CALM_S = 0.5
 """After this long without requests the next supervisor is made ready."""
 
 
@@ -149,7 +149,10 @@ class _Launcher:
             return
         *lines, client.received = client.received.split(b"\n")
         for line in lines:
-            answer = self._answer(json.loads(line))
+            try:
+                answer = self._answer(json.loads(line))
+            except (KeyError, TypeError, ValueError) as error:
+                answer = {"error": "invalid_request", "message": f"not understood: {error!r}"}
             with contextlib.suppress(OSError):
                 client.connection.sendall(to_line(answer))
 

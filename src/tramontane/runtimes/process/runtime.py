@@ -55,6 +55,7 @@ from tramontane.runtimes.process.zygote import Zygote, launcher_environment
 from tramontane.runtimes.runtime import Capability, ExecResult, InstanceSpec
 
 _ANSWER_S = 10.0
+_REMOVE_S = 5.0
 _ERRORS: Mapping[str, type[TramontaneError]] = {
     kind.code: kind for kind in (Unsupported, Unavailable, NotFound, TimedOut, InvalidRequest)
 }
@@ -157,9 +158,13 @@ class ProcessRuntime:
         """Forget an instance and its private files; see ``Runtime.remove``."""
         paths = self._layout.instance(instance_id)
         if paths.state.exists():
-            await self._ask(instance_id, {"op": "kill"}, _ANSWER_S)
-            await self._wait_for_end(instance_id)
-            await self._settle(instance_id)
+            try:
+                await self._ask(instance_id, {"op": "kill"}, _REMOVE_S)
+                await self._wait_for_end(instance_id)
+            except Unavailable:
+                self._kill_supervisor(instance_id)
+                await self._wait_for_end(instance_id)
+            await self._settle(instance_id, certain=True)
         remove_instance(self._layout, paths)
         self._followers.forget(instance_id)
 
@@ -229,8 +234,11 @@ class ProcessRuntime:
                 known = read_json(paths.status) or starting
                 self._followers.tell(observation_from_json(known))
 
-    async def _settle(self, instance_id: InstanceId) -> None:
-        """Find out how an instance whose supervisor is gone has ended, and clean up behind it."""
+    async def _settle(self, instance_id: InstanceId, *, certain: bool = False) -> None:
+        """Find out how an instance whose supervisor is gone has ended, and clean up behind it.
+
+        ``certain``: it is known to be gone, and not just our connection to it.
+        """
         paths = self._layout.instance(instance_id)
         if not paths.state.exists():  # removed meanwhile
             return
@@ -240,7 +248,7 @@ class ProcessRuntime:
         }
         observation = observation_from_json(known)
         if observation.status is not ObservedStatus.EXITED:
-            if self._followers.follow(instance_id, paths.control):
+            if not certain and self._followers.follow(instance_id, paths.control):
                 return  # only the connection was lost
             remains = [ProcessId(**process) for process in known.get("processes", [])]
             asked = read_json(paths.spec) or {}
@@ -265,7 +273,7 @@ class ProcessRuntime:
         self._followers.tell(observation)
 
     async def _wait_for_end(self, instance_id: InstanceId) -> None:
-        """Return when the supervisor is gone; one that does not react is killed."""
+        """Return when the supervisor is gone."""
         paths = self._layout.instance(instance_id)
         try:
             async with asyncio.timeout(_ANSWER_S):
@@ -273,8 +281,17 @@ class ProcessRuntime:
                 with contextlib.closing(writer):
                     writer.write(to_line({"op": "watch"}))
                     await reader.read()
-        except (OSError, TimeoutError):
+        except TimeoutError as error:
+            raise Unavailable(f"instance {instance_id} does not end", retry_after_s=1.0) from error
+        except OSError:
             return
+
+    def _kill_supervisor(self, instance_id: InstanceId) -> None:
+        """End a supervisor that does not answer; the kernel ends the instance with it."""
+        known = read_json(self._layout.instance(instance_id).status) or {}
+        supervisor = known.get("supervisor")
+        if supervisor is not None:
+            ProcessId(**supervisor).kill()
 
     async def _ask(
         self, instance_id: InstanceId, request: Mapping[str, Any], timeout_s: float
