@@ -8,7 +8,6 @@ that is why it is a JWT. The text is shown once; only its hash is kept.
 import hashlib
 import hmac
 import json
-import os
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from tramontane.base.clock import Clock
 from tramontane.base.errors import Unauthenticated, Unsupported
+from tramontane.base.files import write_private
 from tramontane.base.ids import IdFactory
 from tramontane.domain.token import Scope, Token
 from tramontane.store.requests import RequestKey
@@ -132,7 +132,7 @@ class TokenIssuer:
             # Nothing there, or a token of an earlier database: a new one replaces it.
             pass
         _, text = self.mint("administrator", project=None, scope=Scope.ADMIN)
-        _write_private(path, f"{text}\n".encode())
+        write_private(path, f"{text}\n")
         return text
 
     def _sign(self, claims: dict[str, object]) -> str:
@@ -152,17 +152,7 @@ def _make_signing_key(path: Path) -> None:
     made = Ed25519PrivateKey.generate()
     pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _write_private(path, pem)
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_private(path, pem.decode())
 
 
 def _encode(data: bytes) -> str:

@@ -6,7 +6,6 @@ again by a record on disk, so that a control plane that was killed comes back to
 
 import asyncio
 import json
-import os
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -18,6 +17,7 @@ import httpx
 
 from tramontane.base.clock import Clock
 from tramontane.base.errors import TimedOut, Unsupported
+from tramontane.base.files import write_private
 from tramontane.gateway.bootstrap import EnvoyPaths, make_bootstrap
 from tramontane.gateway.process import (
     Process,
@@ -180,10 +180,10 @@ class Envoy:
         bootstrap = make_bootstrap(
             paths, node_id=options.node_id, memory_max_bytes=options.memory_max_bytes
         )
-        _write_private(paths.bootstrap, json.dumps(bootstrap, indent=1))
+        write_private(paths.bootstrap, json.dumps(bootstrap, indent=1))
         paths.admin_socket.unlink(missing_ok=True)
         process = spawn_detached(make_command(find_binary(), paths, options), log=paths.log)
-        _write_private(paths.record, json.dumps({"pid": process.pid, "started": process.started}))
+        write_private(paths.record, json.dumps({"pid": process.pid, "started": process.started}))
         self._started_at = self._clock.monotonic()
         return process
 
@@ -194,14 +194,3 @@ async def _until(condition: Callable[[], Awaitable[bool]], timeout_s: float) -> 
         while not await condition():
             await asyncio.sleep(0.02)
 
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file of mode 0600 that is either old or new, never half."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)

@@ -29,6 +29,7 @@ from tramontane.api.parts import ApiParts
 from tramontane.api.tokens import TokenIssuer, load_signing_key
 from tramontane.base.clock import SystemClock
 from tramontane.base.errors import Conflict, NotFound, TramontaneError, Unsupported
+from tramontane.base.files import write_private
 from tramontane.base.ids import random_id
 from tramontane.base.nudges import NudgeQueue
 from tramontane.builders.settings import BuildSettings
@@ -45,7 +46,7 @@ from tramontane.gateway.server import Rejection
 from tramontane.processes.arguments import Address, ControlArguments, parse_control_arguments
 from tramontane.processes.artifacts import ArtifactMaker
 from tramontane.processes.interpreter import find_engine_files
-from tramontane.processes.layout import Layout, open_layout, write_private
+from tramontane.processes.layout import Layout, open_layout
 from tramontane.processes.logs import LogFiles
 from tramontane.processes.machine import (
     Claim,

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tramontane.base.errors import InvalidRequest
+from tramontane.base.files import write_private
 from tramontane.domain.cell import Capacity, Cell, EvidenceLevel, Fact
 from tramontane.domain.ids import CellId
-from tramontane.processes.layout import write_private
 
 CELL_NAME = "local"
 CELL_ID = CellId("cel_local")
