@@ -113,6 +113,38 @@ async def test_a_dead_supervisor_is_found_after_a_restart(bed: ProcessBed) -> No
     assert (ended.status, ended.reason) == (ObservedStatus.EXITED, "killed")
 
 
+async def test_groups_of_killed_supervisors_are_removed(bed: ProcessBed) -> None:
+    """The one that waits is killed too, and the launcher with it: the next launcher cleans up."""
+    watching = Watching(bed)
+    await serve(bed, watching)
+    launcher = launcher_of(bed)
+    await wait_until(lambda: len(children(launcher)) == 2, "the next supervisor waits")
+    groups = [group for pid in children(launcher) for group in groups_below(pid)]
+    family = [launcher, *children(launcher)]
+    for pid in family:
+        os.kill(pid, signal.SIGKILL)
+    await watching.until(FIRST, ObservedStatus.EXITED)
+    await serve(bed, watching, SECOND)
+    await wait_until(lambda: not any(map(os.path.exists, groups)), f"{groups} are gone")
+    await watching.close()
+
+
+def groups_below(pid: int) -> list[str]:
+    """Return the control groups of the processes below one, without those it is in itself."""
+    named = [
+        line.rsplit("/", 1)[1]
+        for below in descendants(pid)
+        for line in read(Path(f"/proc/{below}/cgroup")).splitlines()
+        if "/tramontane_" in line
+    ]
+    return [
+        f"{root}/{name}"
+        for root, directories, _ in os.walk("/sys/fs/cgroup")
+        for name in directories
+        if name in named
+    ]
+
+
 async def test_killing_the_launcher_touches_nothing_that_runs(bed: ProcessBed) -> None:
     watching = Watching(bed)
     before = await serve(bed, watching)

@@ -5,6 +5,7 @@ read from ``/proc``. A place counts only after a process has been moved there as
 ``examination`` looks for places, ``launching`` joins a group, ``supervisor`` removes it.
 """
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterable, Mapping
@@ -155,6 +156,14 @@ def make_group(group: Group) -> None:
     """Create the directories of a group, without limits."""
     for _, directory in group.directories:
         directory.mkdir(exist_ok=True)
+
+
+def remove_empty(places: Iterable[Place], prefix: str) -> None:
+    """Delete groups that were left behind, which the kernel allows only where nothing runs."""
+    for place in places:
+        for directory in place.directory.glob(f"{prefix}*"):
+            with contextlib.suppress(OSError):
+                directory.rmdir()
 
 
 def write_limits(places: Iterable[Place], group: Group, resources: Resources) -> None:

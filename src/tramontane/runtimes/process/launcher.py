@@ -11,6 +11,7 @@ One thread, no event loop: a process that forks should have neither locks nor lo
 import contextlib
 import fcntl
 import gc
+import hashlib
 import json
 import os
 import resource
@@ -28,6 +29,7 @@ from tramontane.base.clock import Clock, SystemClock
 from tramontane.base.errors import TramontaneError
 from tramontane.base.ids import random_id
 from tramontane.runtimes.process import kernel
+from tramontane.runtimes.process.cgroups import Group, remove_empty
 from tramontane.runtimes.process.examination import Powers, examine
 from tramontane.runtimes.process.preparing import Assignment, Plot, break_ground
 from tramontane.runtimes.process.protocol import (
@@ -42,6 +44,7 @@ from tramontane.runtimes.process.standby import stand_by
 from tramontane.runtimes.process.supervisor import new_runner, supervise
 
 _READ_BYTES = 256 * 1024
+_CLEAR_S = 0.02
 _CALM_S = 0.5
 """After this long without requests the next supervisor is made ready."""
 
@@ -85,6 +88,8 @@ class _Launcher:
     wakeup: tuple[socket.socket, socket.socket] = field(default_factory=socket.socketpair)
     selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     standby: _Standby | None = None
+    remains: list[Group] = field(default_factory=list[Group])
+    """Groups of supervisors that ended: gone already, unless they were killed."""
     uids_given: int = 0
     over: bool = False
 
@@ -100,13 +105,15 @@ class _Launcher:
             selector.register(woken, selectors.EVENT_READ)
             busy_at = self.clock.monotonic()
             while not self.over:
-                if self.clients or self.supervisors:
+                if self.clients or self.supervisors or self.remains:
                     busy_at = self.clock.monotonic()
                 elif self.clock.monotonic() - busy_at > self.options.idle_s:
                     break
                 wanting = self.standby is None and not self.powers.trouble
-                events = selector.select(_CALM_S if wanting else self.options.idle_s)
-                if not events and wanting:
+                self._clear_remains()
+                pause_s = _CALM_S if wanting else self.options.idle_s
+                events = selector.select(_CLEAR_S if self.remains else pause_s)
+                if not events and wanting and not self.remains:
                     self._make_standby()
                 for key, _ in events:
                     if key.fileobj is self.listener:
@@ -128,13 +135,16 @@ class _Launcher:
             woken.recv(4096)
         for pid in list(self.supervisors):
             if os.waitpid(pid, os.WNOHANG)[0]:
-                # Empty already, unless it was killed.
-                group = self.supervisors.pop(pid).group
-                group.kill()
-                group.remove()
+                self.remains.append(self.supervisors.pop(pid).group)
         if self.standby is not None and os.waitpid(self.standby.pid, os.WNOHANG)[0]:
             self.standby.channel.close()
+            self.remains.append(self.standby.plot.group)
             self.standby = None
+
+    def _clear_remains(self) -> None:
+        for group in self.remains:
+            group.kill()
+        self.remains = [group for group in self.remains if not group.remove()]
 
     def _receive(self, client: _Client, selector: selectors.BaseSelector) -> None:
         try:
@@ -205,7 +215,7 @@ class _Launcher:
         if self.powers.sandboxed and self.powers.privileged:
             uid, claim = self._claim_uid()
             stack.enter_context(claim)
-        return Plot(powers=self.powers, uid=uid, group_name=random_id("tramontane"))
+        return Plot(powers=self.powers, uid=uid, group_name=random_id(_group_prefix(self.options)))
 
     def _make_standby(self) -> None:
         """Have one supervisor ready for whatever is started next."""
@@ -296,6 +306,7 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     powers = examine(options.isolation, options.uid_base + options.uid_count)
+    remove_empty(powers.places, _group_prefix(options))
     layout.launcher_socket.unlink(missing_ok=True)
     listener = listen_unix(str(layout.launcher_socket))
     if os.fork():
@@ -310,6 +321,12 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     launcher.run()
+
+
+def _group_prefix(options: Options) -> str:
+    """Return what the names of this platform's groups begin with; others have others."""
+    platform = hashlib.sha256(options.state_directory.encode()).hexdigest()[:8]
+    return f"tramontane_{platform}"
 
 
 def _note(number: int, frame: FrameType | None) -> None:
