@@ -193,4 +193,3 @@ async def _until(condition: Callable[[], Awaitable[bool]], timeout_s: float) -> 
     async with asyncio.timeout(timeout_s):
         while not await condition():
             await asyncio.sleep(0.02)
-
