@@ -1,5 +1,7 @@
 """The autoscaler's arithmetic."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +12,7 @@ NOW = 1_800_000_000.0
 SCALING = Scaling(instances_min=0, instances_max=10, concurrency=10, idle_s=60)
 
 
-def steady(in_progress: float, seconds: int = 60, **changes: object) -> Demand:
+def steady(in_progress: float, seconds: int = 60, **changes: Any) -> Demand:
     samples = tuple(
         Sample(at=NOW - step, in_progress=in_progress) for step in range(seconds - 1, -1, -1)
     )

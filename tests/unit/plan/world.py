@@ -6,7 +6,7 @@ Plans are made with the real ``plan_service`` and applied here exactly as ``reco
 
 from dataclasses import dataclass, field, replace
 
-from tramontane.base.ids import counting_ids
+from tramontane.base.ids import IdFactory, counting_ids
 from tramontane.domain.artifact import Artifact
 from tramontane.domain.cell import Capacity, Cell, EvidenceLevel, Fact
 from tramontane.domain.definition import Definition, DirectorySource, Scaling, ServiceKind
@@ -88,7 +88,7 @@ class World:
     state: ScalingState = field(default_factory=ScalingState)
     started: list[InstanceId] = field(default_factory=list)
     plan: ServicePlan | None = None
-    ids: object = field(default_factory=counting_ids)
+    ids: IdFactory = field(default_factory=counting_ids)
 
     # --- what users do ---
 
