@@ -5,7 +5,8 @@ Handed to ``reconcile.builds`` by the control plane. Writes the build's log as i
 
 import asyncio
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tramontane.builders.settings import BuildSettings, Log
 from tramontane.domain.artifact import Artifact
 from tramontane.domain.definition import DirectorySource, ModelSource
 from tramontane.domain.deployment import Deployment
+from tramontane.domain.ids import ServiceId
 from tramontane.engines.llamacpp import EngineFiles, Weights, make_artifact
 from tramontane.processes.layout import Layout
 from tramontane.processes.logs import LogWriter
@@ -34,6 +36,8 @@ class ArtifactMaker:
     settings: BuildSettings
     engine: EngineFiles
     clock: Clock
+    project_of: Callable[[ServiceId], str]
+    """Builds of one project share caches, those of different projects never do."""
     _digests: dict[tuple[str, int, int], str] = field(
         init=False, default_factory=dict[tuple[str, int, int], str]
     )
@@ -60,10 +64,11 @@ class ArtifactMaker:
         archive = self.sources.path(digest)
         if not archive.exists():
             raise BuildFailed(f"the uploaded source {digest} is gone; deploy it again")
+        project = await asyncio.to_thread(self.project_of, deployment.service_id)
         return await build(
             archive,
             deployment.definition.build,
-            settings=self.settings,
+            settings=replace(self.settings, scope=project),
             log=log_to,
             start_command=deployment.definition.command,
         )

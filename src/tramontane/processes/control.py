@@ -285,7 +285,14 @@ class Control:
             ),
             engine=find_engine_files(),
             clock=self._clock,
+            project_of=self._project_of,
         )
+
+    def _project_of(self, service_id: ServiceId) -> str:
+        record = self._store.read_service_by_id(service_id)
+        if record is None:
+            raise NotFound(f"service {service_id} was deleted while it was being built")
+        return record.service.project
 
     def _make_api(
         self,
