@@ -118,7 +118,7 @@ async def test_groups_of_killed_supervisors_are_removed(bed: ProcessBed) -> None
     watching = Watching(bed)
     await serve(bed, watching)
     launcher = launcher_of(bed)
-    await wait_until(lambda: len(children(launcher)) == 2, "the next supervisor waits")
+    await wait_until(lambda: len(children(launcher)) == 3, "the next supervisors wait")
     groups = [group for pid in children(launcher) for group in groups_below(pid)]
     family = [launcher, *children(launcher)]
     for pid in family:
@@ -143,6 +143,16 @@ def groups_below(pid: int) -> list[str]:
         for name in directories
         if name in named
     ]
+
+
+async def test_a_start_that_the_launcher_did_not_survive_has_failed(bed: ProcessBed) -> None:
+    """It made the instance's directory and was killed: asked again, it will not start it twice."""
+    watching = Watching(bed)
+    await serve(bed, watching, SECOND)
+    (bed.directory / "state/instances" / FIRST).mkdir()
+    await bed.runtime.start(bed.spec(FIRST, Behaviour.SERVES))
+    ended = await watching.until(FIRST, ObservedStatus.EXITED)
+    assert ended.reason == "killed"
 
 
 async def test_killing_the_launcher_touches_nothing_that_runs(bed: ProcessBed) -> None:
@@ -511,3 +521,16 @@ def test_descriptors_of_the_control_plane_do_not_reach_programs(directory: Path)
     uvloop.run(run())
     os.close(leaked)
     os.close(other)
+
+
+async def test_a_start_survives_the_death_of_those_that_wait(bed: ProcessBed) -> None:
+    watching = Watching(bed)
+    await serve(bed, watching)
+    launcher = launcher_of(bed)
+    await wait_until(lambda: len(children(launcher)) == 3, "the next supervisors wait")
+    for pid in set(children(launcher)) - {supervisor_of(bed, FIRST)}:
+        os.kill(pid, signal.SIGKILL)
+    ready = await serve(bed, watching, SECOND)
+    assert ready.pid
+    assert is_alive(ready.pid)
+    await watching.close()

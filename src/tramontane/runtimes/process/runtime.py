@@ -147,8 +147,12 @@ class ProcessRuntime:
                     started_at=self._clock.now(),
                 )
             )
-            if not self._followers.follow(spec.id, paths.control):
-                self._followers.lose(spec.id)
+        # Of an instance that is not new we may know nothing yet: the launcher that took the request
+        # may have been killed half way, and nobody else would ever tell.
+        if not self._followers.has_ended(spec.id) and not self._followers.follow(
+            spec.id, paths.control
+        ):
+            self._followers.lose(spec.id)
 
     async def stop(self, instance_id: InstanceId, grace_s: float) -> None:
         """Ask the instance to end; see ``Runtime.stop``."""
