@@ -78,12 +78,15 @@ class Watching:
                 if observation.status in statuses:
                     return observation
                 break
-        async with asyncio.timeout(PATIENCE_S):
-            async with asyncio.TaskGroup() as tasks:
-                clock = tasks.create_task(self._move_clock())
-                found = await self._next(instance_id, statuses)
-                clock.cancel()
-            return found
+        clock = asyncio.ensure_future(self._move_clock())
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await self._next(instance_id, statuses)
+        except TimeoutError as error:
+            known = await self._bed.runtime.inspect()
+            raise AssertionError(f"{instance_id} is not {statuses} but {known}") from error
+        finally:
+            clock.cancel()
 
     async def close(self) -> None:
         """End the watch."""
@@ -97,8 +100,11 @@ class Watching:
         while True:
             observation = await anext(self._stream)
             self.seen.append(observation)
-            if observation.instance_id == instance_id and observation.status in statuses:
+            if observation.instance_id != instance_id:
+                continue
+            if observation.status in statuses:
                 return observation
+            assert observation.status is not ObservedStatus.EXITED, observation
 
     async def _move_clock(self) -> None:
         while True:

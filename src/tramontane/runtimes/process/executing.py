@@ -7,7 +7,6 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
-from tramontane.base.clock import Clock
 from tramontane.runtimes.process import processes
 from tramontane.runtimes.process.endings import wait_for_exit
 from tramontane.runtimes.process.entering import Entry, enter
@@ -34,9 +33,8 @@ class _Output(asyncio.Protocol):
 class Executor:
     """Runs commands in one instance; several may run at a time."""
 
-    def __init__(self, started: Started, clock: Clock) -> None:
+    def __init__(self, started: Started) -> None:
         self._started = started
-        self._clock = clock
         self.pids: set[int] = set()
         """Children that are waited for here."""
 
@@ -63,17 +61,20 @@ class Executor:
         for output, fd in ((stdout, entered.stdout), (stderr, entered.stderr)):
             pipe = os.fdopen(fd, "rb", buffering=0)
             await loop.connect_read_pipe(lambda output=output: output, pipe)
-        timed_out = False
-        handle = loop.call_later(timeout_s, lambda: _kill_tree(entered.pid))
-        began = self._clock.monotonic()
+        timed_out = asyncio.Event()
+
+        def end() -> None:
+            timed_out.set()
+            _kill_tree(entered.pid)
+
+        handle = loop.call_later(timeout_s, end)
         try:
             status = await wait_for_exit(entered.pid)
-            timed_out = self._clock.monotonic() - began >= timeout_s
         finally:
             handle.cancel()
             self.pids.discard(entered.pid)
         await _drain(stdout, stderr)
-        if timed_out:
+        if timed_out.is_set():
             return {
                 "error": "timed_out",
                 "message": f"{command[0]} did not end within {timeout_s:g} s and was killed",

@@ -34,6 +34,9 @@ from tramontane.runtimes.process.sandbox import (
 )
 from tramontane.runtimes.runtime import InstanceSpec
 
+MARK = "TRAM_INSTANCE_RUN"
+"""Environment variable by which processes without a sandbox are found again after a crash."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
@@ -203,6 +206,7 @@ def _start_plain(ground: Ground, assignment: Assignment, started: Started) -> St
     environment = {name: without_sandbox(value, spec.artifact) for name, value in values}
     if environment["HOME"] == HOME:
         environment["HOME"] = str(home)
+    environment[MARK] = str(paths.run)
     command = tuple(without_sandbox(part, spec.artifact) for part in spec.command)
     directory = without_sandbox(spec.artifact.directory, spec.artifact)
     ground.stem.become(

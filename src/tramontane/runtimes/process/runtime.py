@@ -40,6 +40,7 @@ from tramontane.runtimes.process.layout import (
     remove_instance,
     write_json,
 )
+from tramontane.runtimes.process.preparing import MARK
 from tramontane.runtimes.process.processes import ProcessId, marked_processes
 from tramontane.runtimes.process.protocol import (
     LINE_BYTES_MAX,
@@ -257,7 +258,7 @@ class ProcessRuntime:
             remains = [ProcessId(**process) for process in known.get("processes", [])]
             asked = read_json(paths.spec) or {}
             if asked.get("isolation") == Isolation.NONE:
-                remains += marked_processes(f"TRAM_INSTANCE={instance_id}")
+                remains += marked_processes(f"{MARK}={paths.run}")
             supervisor = known.get("supervisor")
             if supervisor is not None:
                 remains.append(ProcessId(**supervisor))

@@ -29,6 +29,9 @@ from tramontane.runtimes.process.sandbox import make_sandbox
 from tramontane.runtimes.process.supervisor import new_runner, supervise
 from tramontane.runtimes.runtime import InstanceSpec
 
+TAKEN = b"y"
+"""What a supervisor answers when it takes an instance."""
+
 _READ_BYTES = 256 * 1024
 
 
@@ -56,8 +59,12 @@ def _receive(channel: socket.socket) -> tuple[InstanceSpec, socket.socket] | Non
         data = b""
         while chunk := channel.recv(_READ_BYTES):
             data += chunk
-    if not data.endswith(b"\n"):
-        return None  # the launcher died in the middle of it, and nobody was told it was started
+        if not data.endswith(b"\n"):
+            return None  # the launcher died in the middle of it
+        try:
+            channel.sendall(TAKEN)
+        except OSError:
+            return None  # it died before it could tell anybody
     return spec_from_json(json.loads(data)["spec"]), socket.socket(fileno=fds[0])
 
 

@@ -46,7 +46,7 @@ _PROBE_FIRST_S = 0.005
 _PROBE_SLOWEST_S = 0.1
 _PROBE_SHARE = 0.05
 _LOOK_S = 0.001
-_DRAIN_S = 1.0
+_DRAIN_S = 10.0
 _TAIL_LINES = 8
 
 
@@ -127,7 +127,7 @@ class Supervisor:
         self._ending: Ending | None = None
         self._ended = False
         self._relays: list[Relay] = []
-        self._executor = Executor(started, clock)
+        self._executor = Executor(started)
         self._watchdog = Watchdog(
             memory_bytes=spec.resources.memory_bytes,
             group=started.group,
@@ -356,7 +356,7 @@ def _way_to(path: str) -> Connect:
 
 
 async def _drain(outputs: list[LineProtocol]) -> None:
-    """Wait for the last words, but not for pipes that something outside may hold open."""
+    """Wait for the last words: everything that could write more has ended."""
     try:
         async with asyncio.timeout(_DRAIN_S):
             for output in outputs:
