@@ -17,7 +17,12 @@ from tramontane.runtimes.process.doors import judge
 from tramontane.runtimes.process.endings import exit_code, judge_exit
 from tramontane.runtimes.process.examination import Powers, describe
 from tramontane.runtimes.process.launching import resource_limits
-from tramontane.runtimes.process.layout import Layout, check_run_directory
+from tramontane.runtimes.process.layout import (
+    Layout,
+    check_run_directory,
+    forget_removed,
+    remove_instance,
+)
 from tramontane.runtimes.process.logs import LineProtocol, LogFile
 from tramontane.runtimes.process.processes import stop_targets
 from tramontane.runtimes.process.protocol import (
@@ -222,3 +227,18 @@ async def test_a_line_without_end_does_not_fill_the_memory(tmp_path: Path) -> No
     texts = [str(line["text"]) for line in lines(path)]
     assert "".join(texts) == "x" * 100_000
     assert max(map(len, texts)) == 16 * 1024
+
+
+def test_removed_ids_are_remembered_for_a_month(tmp_path: Path) -> None:
+    layout = Layout(state=tmp_path / "s", run=tmp_path / "r")
+    layout.ensure()
+    paths = layout.instance(InstanceId("ins_1"))
+    paths.state.mkdir()
+    remove_instance(layout, paths)
+    mark = layout.ended / "ins_1"
+    assert not paths.state.exists()
+    written = mark.stat().st_mtime
+    forget_removed(layout, written + 29 * 86_400)
+    assert mark.exists()
+    forget_removed(layout, written + 31 * 86_400)
+    assert not mark.exists()

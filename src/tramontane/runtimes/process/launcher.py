@@ -31,6 +31,7 @@ from tramontane.base.ids import random_id
 from tramontane.runtimes.process import kernel
 from tramontane.runtimes.process.cgroups import Group, remove_empty
 from tramontane.runtimes.process.examination import Powers, examine
+from tramontane.runtimes.process.layout import forget_removed
 from tramontane.runtimes.process.preparing import Assignment, Plot, break_ground
 from tramontane.runtimes.process.protocol import (
     LINE_BYTES_MAX,
@@ -316,6 +317,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     powers = examine(options.isolation, options.uid_base + options.uid_count)
     remove_empty(powers.places, _group_prefix(options))
+    forget_removed(layout, SystemClock().now())
     layout.launcher_socket.unlink(missing_ok=True)
     listener = listen_unix(str(layout.launcher_socket))
     if os.fork():

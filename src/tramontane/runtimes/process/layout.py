@@ -34,6 +34,7 @@ SOCKET_PATH_BYTES_MAX = 107
 """``sizeof(sockaddr_un.sun_path)`` without the final zero byte."""
 
 _ID_LENGTH_USUAL = 20
+_REMEMBERED_S = 30 * 86_400
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -173,3 +174,10 @@ def remove_instance(layout: Layout, paths: InstancePaths) -> None:
     mark.touch(mode=0o600)
     shutil.rmtree(paths.run, ignore_errors=True)
     shutil.rmtree(paths.state, ignore_errors=True)
+
+
+def forget_removed(layout: Layout, now: float) -> None:
+    """Delete the marks of instances removed so long ago that nobody can ask for them again."""
+    for mark in layout.ended.iterdir():
+        if now - mark.stat().st_mtime > _REMEMBERED_S:
+            mark.unlink(missing_ok=True)
