@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import resource
 import shutil
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 
@@ -116,6 +118,18 @@ async def test_http2_without_tls(bed: Bed) -> None:
     assert output == b"2 200"
 
 
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Room for both ends of some thousand connections in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 8192:
+        pytest.skip(f"this user may open {hard} files; the test needs 8192")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
 async def test_more_than_1024_requests_at_once(bed: Bed) -> None:
     async def slow(exchange: Exchange) -> None:
         if len(server.seen) == 1300:
