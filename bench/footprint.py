@@ -37,7 +37,7 @@ SETTLE_S = 5.0
 IDLE_S = 30.0
 LISTS = 5
 PAUSE_S = 1.7
-"""Between wakes, so that none pays for the one before; all of them together see every period."""
+"""Between wakes, so that none pays for the one before."""
 
 
 @dataclass(kw_only=True)
@@ -81,7 +81,7 @@ async def run() -> Report:
 
 
 def measure_crowd(platform: Platform) -> Times:
-    """List all services, then wake some of them at random, for longer than a sweep's period."""
+    """List all services, then wake some of them at random."""
     times = Times(wakes_s=[], lists_s=measure_lists(platform, SERVICES))
     for number in random.Random(1).sample(range(1, SERVICES), WAKES_CROWD + 1):
         time.sleep(PAUSE_S)
