@@ -6,6 +6,7 @@ there and changes nothing.
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ DEMO_CLAIM = ("--country", "DE", "--operator", "Demo claim (nobody checked it)")
 def tram(*arguments: str, quiet: bool = False) -> str:
     """Run one command of ``tram`` and return what it printed; end the demo if it fails."""
     if not quiet:
-        print(f"$ tram {' '.join(arguments)}", flush=True)
+        print(f"$ tram {shlex.join(arguments)}", flush=True)
     done = subprocess.run([TRAM, *arguments], capture_output=quiet, text=True)
     if done.returncode != 0:
         print(done.stderr or "", file=sys.stderr, end="")
