@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tramontane.base.clock import Clock
-from tramontane.base.errors import Unsupported
+from tramontane.base.errors import InvalidRequest, Unsupported
 from tramontane.base.ids import IdFactory
 from tramontane.base.nudges import NudgeQueue
 from tramontane.domain.cell import Cell
@@ -211,7 +211,8 @@ class ServiceReconciler:
         self._owners[instance.id] = instance.service_id
         try:
             await self.runtimes[instance.cell_id].start(spec)
-        except Unsupported as error:
+        except (Unsupported, InvalidRequest) as error:
+            # Neither goes away by trying again: the instance has failed, with the reason.
             self._observed[instance.id] = Observation(
                 instance_id=instance.id,
                 status=ObservedStatus.EXITED,
