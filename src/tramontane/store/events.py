@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from tramontane.domain.ids import ServiceId
 from tramontane.domain.snapshot import Event
@@ -11,6 +11,20 @@ from tramontane.store.rows import event_from_row
 from tramontane.store.tables import EVENTS
 
 EVENTS_KEPT = 200
+
+# Put together once, since a waking request waits for them: see ``store.snapshots``.
+_INSERT = insert(EVENTS)
+_OLDEST_DROPPED = (
+    select(EVENTS.c.id)
+    .where(EVENTS.c.service_id == bindparam("of"))
+    .order_by(EVENTS.c.id.desc())
+    .offset(EVENTS_KEPT)
+    .limit(1)
+    .scalar_subquery()
+)
+_DROP_OLDEST = delete(EVENTS).where(
+    EVENTS.c.service_id == bindparam("of"), EVENTS.c.id <= _OLDEST_DROPPED
+)
 
 
 class Events(Part):
@@ -43,15 +57,5 @@ def add_events(connection: Connection, service_id: ServiceId, events: Iterable[E
     ]
     if not rows:
         return
-    connection.execute(insert(EVENTS), rows)
-    oldest_dropped = (
-        select(EVENTS.c.id)
-        .where(EVENTS.c.service_id == service_id)
-        .order_by(EVENTS.c.id.desc())
-        .offset(EVENTS_KEPT)
-        .limit(1)
-        .scalar_subquery()
-    )
-    connection.execute(
-        delete(EVENTS).where(EVENTS.c.service_id == service_id, EVENTS.c.id <= oldest_dropped)
-    )
+    connection.execute(_INSERT, rows)
+    connection.execute(_DROP_OLDEST, {"of": service_id})

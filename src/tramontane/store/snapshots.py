@@ -6,7 +6,7 @@ Only the observed side is written here, with the observing transaction (``store.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select, update
 
 from tramontane.domain.artifact import Artifact
 from tramontane.domain.cell import Cell
@@ -34,6 +34,44 @@ ENDED_KEPT = 20
 """Ended instances that stay readable per service, for ``tram why``."""
 OVER = (DeploymentStatus.SUPERSEDED.value, DeploymentStatus.FAILED.value)
 
+# A waking request waits for these reads, and putting a statement together takes several times as
+# long as running it; so they are put together once.
+_IS_LIVE = or_(*(INSTANCES.c.status == status for status in LIVE_STATUSES))
+_SERVICE = (
+    select(SERVICES, PROJECTS.c.policy.label("project_policy"))
+    .join(PROJECTS, PROJECTS.c.name == SERVICES.c.project)
+    .where(SERVICES.c.id == bindparam("service_id"))
+)
+_DEPLOYMENTS = (
+    select(DEPLOYMENTS)
+    .where(
+        DEPLOYMENTS.c.service_id == bindparam("service_id"),
+        or_(
+            DEPLOYMENTS.c.id == bindparam("desired"),
+            DEPLOYMENTS.c.id == bindparam("serving"),
+            DEPLOYMENTS.c.id.in_(
+                select(INSTANCES.c.deployment_id).where(
+                    INSTANCES.c.service_id == bindparam("service_id"), _IS_LIVE
+                )
+            ),
+            and_(*(DEPLOYMENTS.c.status != status for status in OVER)),
+        ),
+    )
+    .order_by(DEPLOYMENTS.c.number)
+)
+_LIVE_INSTANCES = (
+    select(INSTANCES)
+    .where(INSTANCES.c.service_id == bindparam("service_id"), _IS_LIVE)
+    .order_by(INSTANCES.c.created_at, INSTANCES.c.id)
+)
+_GENERATION = (
+    select(SERVICES.c.generation).where(SERVICES.c.id == bindparam("service_id")).with_for_update()
+)
+_INSTANCE_STATUS = select(INSTANCES.c.status).where(INSTANCES.c.id == bindparam("instance_id"))
+_UPDATE_SERVICE = update(SERVICES).where(SERVICES.c.id == bindparam("service_id"))
+_INSERT_INSTANCE = insert(INSTANCES)
+_UPDATE_INSTANCE = update(INSTANCES).where(INSTANCES.c.id == bindparam("instance_id"))
+
 
 class Snapshots(Part):
     """Reading what a decision needs, and writing what was decided."""
@@ -46,15 +84,7 @@ class Snapshots(Part):
         ``cells`` replaces the stored ones, for a caller that knows newer facts of them.
         """
         with self._database.read() as connection:
-            row = (
-                connection.execute(
-                    select(SERVICES, PROJECTS.c.policy.label("project_policy"))
-                    .join(PROJECTS, PROJECTS.c.name == SERVICES.c.project)
-                    .where(SERVICES.c.id == service_id)
-                )
-                .mappings()
-                .first()
-            )
+            row = connection.execute(_SERVICE, {"service_id": service_id}).mappings().first()
             if row is None:
                 return None
             values: dict[str, Any] = dict(row)
@@ -86,9 +116,7 @@ class Snapshots(Part):
         the domain does not allow is a bug and fails an assertion.
         """
         with self._database.observe() as connection:
-            generation = connection.execute(
-                select(SERVICES.c.generation).where(SERVICES.c.id == service_id).with_for_update()
-            ).scalar()
+            generation = connection.execute(_GENERATION, {"service_id": service_id}).scalar()
             if generation != expected_generation:
                 return False
             if _overtaken_by_build(connection, changes.deployments):
@@ -172,32 +200,19 @@ class Snapshots(Part):
 
 
 def _read_deployments(connection: Connection, service: Service) -> tuple[Deployment, ...]:
-    live = select(INSTANCES.c.deployment_id).where(
-        INSTANCES.c.service_id == service.id, INSTANCES.c.status.in_(LIVE_STATUSES)
+    values = {
+        "service_id": service.id,
+        "desired": service.desired_deployment,
+        "serving": service.serving_deployment,
+    }
+    return tuple(
+        deployment_from_row(row) for row in connection.execute(_DEPLOYMENTS, values).mappings()
     )
-    statement = (
-        select(DEPLOYMENTS)
-        .where(
-            DEPLOYMENTS.c.service_id == service.id,
-            or_(
-                DEPLOYMENTS.c.id == service.desired_deployment,
-                DEPLOYMENTS.c.id == service.serving_deployment,
-                DEPLOYMENTS.c.id.in_(live),
-                DEPLOYMENTS.c.status.not_in(OVER),
-            ),
-        )
-        .order_by(DEPLOYMENTS.c.number)
-    )
-    return tuple(deployment_from_row(row) for row in connection.execute(statement).mappings())
 
 
 def _read_live_instances(connection: Connection, service_id: ServiceId) -> tuple[Instance, ...]:
-    statement = (
-        select(INSTANCES)
-        .where(INSTANCES.c.service_id == service_id, INSTANCES.c.status.in_(LIVE_STATUSES))
-        .order_by(INSTANCES.c.created_at, INSTANCES.c.id)
-    )
-    return tuple(instance_from_row(row) for row in connection.execute(statement).mappings())
+    rows = connection.execute(_LIVE_INSTANCES, {"service_id": service_id}).mappings()
+    return tuple(instance_from_row(row) for row in rows)
 
 
 def _read_cells(connection: Connection) -> tuple[Cell, ...]:
@@ -207,6 +222,7 @@ def _read_cells(connection: Connection) -> tuple[Cell, ...]:
 
 def _write_service(connection: Connection, service: Service) -> None:
     values: dict[str, Any] = {
+        "service_id": service.id,
         "serving_deployment": service.serving_deployment,
         "status": service.status.value,
         "reason": service.reason,
@@ -218,7 +234,7 @@ def _write_service(connection: Connection, service: Service) -> None:
     # "Sleep now" is a wish that comes true once: whoever decides may use it up, never set it.
     if not service.sleep_requested:
         values["sleep_requested"] = False
-    connection.execute(update(SERVICES).where(SERVICES.c.id == service.id).values(values))
+    connection.execute(_UPDATE_SERVICE, values)
 
 
 def _write_deployment(
@@ -249,10 +265,12 @@ def _write_deployment(
 def _overtaken_by_build(connection: Connection, deployments: Iterable[Deployment]) -> bool:
     """Whether a build has failed since the snapshot: the one observation from elsewhere."""
     building = [each.id for each in deployments if each.status is DeploymentStatus.BUILDING]
+    if not building:
+        return False
     statuses = connection.execute(
         select(DEPLOYMENTS.c.status).where(DEPLOYMENTS.c.id.in_(building))
     ).scalars()
-    return bool(building) and DeploymentStatus.FAILED.value in set(statuses)
+    return DeploymentStatus.FAILED.value in set(statuses)
 
 
 def _write_instances(
@@ -293,9 +311,7 @@ def _write_instance(connection: Connection, instance: Instance) -> None:
         "drain_until": instance.drain_until,
         "ended_at": instance.ended_at,
     }
-    known = connection.execute(
-        select(INSTANCES.c.status).where(INSTANCES.c.id == instance.id)
-    ).scalar()
+    known = connection.execute(_INSTANCE_STATUS, {"instance_id": instance.id}).scalar()
     if known is None:
         fixed = {
             "id": instance.id,
@@ -304,10 +320,10 @@ def _write_instance(connection: Connection, instance: Instance) -> None:
             "cell_id": instance.cell_id,
             "created_at": instance.created_at,
         }
-        connection.execute(insert(INSTANCES).values(fixed | values))
+        connection.execute(_INSERT_INSTANCE, fixed | values)
         return
     before, after = InstanceStatus(known), instance.status
     assert leads_to(INSTANCE_TRANSITIONS, before, after), (
         f"instance {instance.id} may not go from {before} to {after}"
     )
-    connection.execute(update(INSTANCES).where(INSTANCES.c.id == instance.id).values(values))
+    connection.execute(_UPDATE_INSTANCE, {"instance_id": instance.id, **values})
