@@ -1,7 +1,8 @@
 """Moves every service towards what was asked: read, plan, write, act.
 
-Woken by nudges and by time; takes no other input; any step may be repeated after a crash. The
-reference piece for reconcilers (STYLE.md).
+Starting an instance and publishing a route go on beside the write, since a waking request waits
+for them. Woken by nudges and by time; takes no other input; any step may be repeated after a
+crash. The reference piece for reconcilers (STYLE.md).
 """
 
 import asyncio
@@ -169,27 +170,51 @@ class ServiceReconciler:
             ids=self.ids,
         )
         plan = plan_service(context, self.paths.egress(service_id))
-        generation = snapshot.service.generation
-        if not plan.changes.empty and not await asyncio.to_thread(
-            self.store.apply, plan.changes, service_id, generation
-        ):
+        # Routes follow from what is observed, so they need no write. An instance that was started
+        # and whose row never becomes durable is removed: below, or by ``adopt`` after a crash.
+        starts = asyncio.gather(*(self._start(snapshot, plan, each) for each in plan.start))
+        writing = asyncio.ensure_future(self._write(snapshot, plan))
+        await asyncio.sleep(0)  # both are on their way before routes are encoded
+        self._publish(service_id, plan)
+        try:
+            written = await writing
+        except Exception:
+            await self._take_back(plan.start, starts)
+            raise
+        if not written:
+            await self._take_back(plan.start, starts)
             self.queue.nudge(service_id)
             return
         if not plan.changes.empty:
             self.on_change(service_id)
         self._promise(snapshot, plan)
         self.demand.keep_state(service_id, plan.scaling_state)
+        await starts
         await self._carry_out(snapshot, plan)
         if plan.look_again_at is not None:
             self.queue.nudge_in(service_id, plan.look_again_at - self.clock.now())
 
+    async def _write(self, snapshot: ServiceSnapshot, plan: ServicePlan) -> bool:
+        """Write what was decided; False if the wish behind it has changed meanwhile."""
+        service = snapshot.service
+        return plan.changes.empty or await asyncio.to_thread(
+            self.store.apply, plan.changes, service.id, service.generation
+        )
+
+    async def _take_back(
+        self, instances: Sequence[Instance], starts: asyncio.Future[list[None]]
+    ) -> None:
+        """Remove instances that were started before it turned out that they may not be."""
+        await asyncio.wait([starts])
+        for instance in instances:
+            await self.runtimes[instance.cell_id].remove(instance.id)
+            self._observed.pop(instance.id, None)
+            self._owners.pop(instance.id, None)
+
     async def _carry_out(self, snapshot: ServiceSnapshot, plan: ServicePlan) -> None:
         service = plan.changes.service or snapshot.service
-        self._publish(service.id, plan)
         for deployment_id in plan.build:
             self.builds.nudge(deployment_id)
-        for instance in plan.start:
-            await self._start(snapshot, plan, instance)
         for instance in plan.stop:
             await self.runtimes[instance.cell_id].stop(instance.id, STOP_GRACE_S)
         for instance_id in plan.forget:
