@@ -39,6 +39,8 @@ Key = tuple[str, str]
 INFERENCE: Key = ("~", "inference")
 """Where the parts of the routes hold the host for ``/v1``."""
 
+CLUSTER_MESSAGE = types.CLUSTER.removeprefix("type.googleapis.com/")
+
 ROUTES_HEAD: Json = {
     "name": SERVICES,
     # Routes may name clusters that do not exist yet: that is what asleep means.
@@ -88,6 +90,8 @@ class Resources:
         """By upstream: clusters that Envoy was told of, so that it will not ask for them again."""
         self._aliases: dict[Key, set[str]] = {}
         """Wanted clusters that a service has moved on from: they follow its present target."""
+        self._cluster_class = schema.message_class(CLUSTER_MESSAGE)
+        self._cluster_form = schema.encode(CLUSTER_MESSAGE, make_cluster("name"))
         self._head = schema.encode("envoy.config.route.v3.RouteConfiguration", ROUTES_HEAD)
         self._put(types.LISTENER, make_service_listener(options))
 
@@ -211,14 +215,16 @@ class Resources:
         self._services[key] = _Service(asked=asked, route=route, upstream=upstream)
         self._put_upstream(route.target)
         self._note_sleeping(key, before.route.target if before else None, route.target)
-        host = self._encode_host(make_service_host(route, self._options.domain))
-        if self._hosts.get(key) != host:
-            self._hosts.put(key, host)
-            self._put_routes()
+        changed = before is None or _without_endpoints(before.route) != _without_endpoints(route)
+        if changed:
+            host = self._encode_host(make_service_host(route, self._options.domain))
+            if self._hosts.get(key) != host:
+                self._hosts.put(key, host)
+                self._put_routes()
         # Last, so that it is removed only after routes have left it.
         self._leave(key, before.route.target if before else None, route.target)
         models = [each.model for each in (asked, before and before.asked) if each]
-        inference = any(model is not None for model in models)
+        inference = changed and any(model is not None for model in models)
         if inference and again:
             self._put_inference()
         return inference
@@ -256,11 +262,18 @@ class Resources:
     def _put_upstream(self, target: Upstream | Refusal) -> None:
         if isinstance(target, Upstream) and target.endpoints is not None:
             self._put(types.ENDPOINTS, make_endpoints(target))
-            self._put_cluster(make_cluster(target.name))
+            self._put_cluster(target.name, self._encode_cluster(target.name))
 
-    def _put_cluster(self, body: Json) -> None:
-        self._spend(body["name"])
-        self._put(types.CLUSTER, body)
+    def _put_cluster(self, name: str, body: bytes) -> None:
+        self._spend(name)
+        self._catalogue.put(types.CLUSTER, name, body)
+
+    def _encode_cluster(self, name: str, *, endpoints_of: str | None = None) -> bytes:
+        """Return ``make_cluster(…)`` encoded. A wake waits for it, and only names differ."""
+        cluster = self._cluster_class.FromString(self._cluster_form)
+        cluster.name = name
+        cluster.eds_cluster_config.service_name = endpoints_of or name
+        return cluster.SerializeToString(deterministic=True)
 
     def _note_sleeping(
         self, key: Key, before: Upstream | Refusal | None, after: Upstream | Refusal
@@ -277,9 +290,10 @@ class Resources:
         """Release requests held under names the service had before, or keep them held."""
         for name in self._aliases.get(key, ()):
             if isinstance(target, Refusal):
-                self._put_cluster(make_failed_cluster(name, target.code, target.message))
+                failed = make_failed_cluster(name, target.code, target.message)
+                self._put_cluster(name, self._schema.encode(CLUSTER_MESSAGE, failed))
             elif target.endpoints is not None:
-                self._put_cluster(make_cluster(name, endpoints_of=target.name))
+                self._put_cluster(name, self._encode_cluster(name, endpoints_of=target.name))
             elif self._catalogue.get(types.CLUSTER, name) is None:
                 self._wanted.add(target.name)
                 self._on_wake(read_upstream_name(target.name))
@@ -323,3 +337,10 @@ class Resources:
         return self._schema.encode(
             "envoy.config.route.v3.RouteConfiguration", {"virtual_hosts": [host]}
         )
+
+
+def _without_endpoints(route: ServiceRoute) -> ServiceRoute:
+    """Return the part of a route that its virtual host is made from: a wake leaves it as it is."""
+    if isinstance(route.target, Refusal):
+        return route
+    return replace(route, target=replace(route.target, endpoints=None, draining=()))

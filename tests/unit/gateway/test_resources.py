@@ -8,6 +8,7 @@ from tests.unit.gateway.golden import OPTIONS, TRUST
 from tramontane.domain.route import Refusal, ServiceRoute, Upstream
 from tramontane.gateway.bootstrap import EnvoyPaths, make_bootstrap
 from tramontane.gateway.catalogue import CLUSTER, ENDPOINTS, ROUTES, Catalogue
+from tramontane.gateway.clusters import make_cluster
 from tramontane.gateway.descriptors import Schema
 from tramontane.gateway.envoy import EnvoyOptions, make_command
 from tramontane.gateway.resources import Resources
@@ -57,6 +58,14 @@ def test_waking_changes_no_route(world: World) -> None:
     world.put(awake("web@1"))
     assert world.catalogue.get(ROUTES, "services") is before
     assert world.catalogue.names(CLUSTER) == world.catalogue.names(ENDPOINTS) == ["web@1"]
+
+
+def test_a_woken_cluster_is_encoded_as_it_is_described(world: World) -> None:
+    world.put(asleep("web@1"))
+    world.put(awake("web@1"))
+    told = world.catalogue.get(CLUSTER, "web@1")
+    assert told
+    assert told.body == SCHEMA.encode("envoy.config.cluster.v3.Cluster", make_cluster("web@1"))
 
 
 def test_only_sleeping_upstreams_are_woken(world: World) -> None:
