@@ -28,6 +28,7 @@ from typing import Any
 from tramontane.base.clock import Clock, SystemClock
 from tramontane.base.errors import TramontaneError
 from tramontane.base.ids import random_id
+from tramontane.domain.ids import InstanceId
 from tramontane.runtimes.process import kernel
 from tramontane.runtimes.process.cgroups import Group, remove_empty
 from tramontane.runtimes.process.examination import Powers, examine
@@ -66,8 +67,8 @@ class _Standby:
     plot: Plot
     channel: socket.socket
 
-    def give(self, request: Mapping[str, Any], control: socket.socket) -> bool:
-        """Hand the instance over; False if it was not taken, because the supervisor is dead.
+    def give(self, request: bytes, control: socket.socket) -> bool:
+        """Hand the request over; False if it was not taken, because the supervisor is dead.
 
         It says that it takes the instance before it starts anything, so an instance that was not
         taken was not started either.
@@ -75,7 +76,7 @@ class _Standby:
         with self.channel:
             try:
                 socket.send_fds(self.channel, [b"!"], [control.fileno()])
-                self.channel.sendall(to_line(request))
+                self.channel.sendall(request + b"\n")
                 self.channel.shutdown(socket.SHUT_WR)
                 return self.channel.recv(1) == TAKEN
             except OSError:
@@ -169,13 +170,13 @@ class _Launcher:
         *lines, client.received = client.received.split(b"\n")
         for line in lines:
             try:
-                answer = self._answer(json.loads(line))
+                answer = self._answer(json.loads(line), line)
             except (KeyError, TypeError, ValueError) as error:
                 answer = {"error": "invalid_request", "message": f"not understood: {error!r}"}
             with contextlib.suppress(OSError):
                 client.connection.sendall(to_line(answer))
 
-    def _answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _answer(self, request: Mapping[str, Any], line: bytes) -> Mapping[str, Any]:
         match request.get("op"):
             case "hello":
                 return {"release": self.options.release, "pid": os.getpid()}
@@ -184,7 +185,7 @@ class _Launcher:
                 return {"ok": True}
             case "start":
                 try:
-                    return self._start(request)
+                    return self._start(request, line)
                 except TramontaneError as error:
                     return {"error": error.code, "message": error.message}
                 except OSError as error:
@@ -193,11 +194,11 @@ class _Launcher:
             case other:
                 return {"error": "invalid_request", "message": f"unknown request {other!r}"}
 
-    def _start(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        spec = spec_from_json(request["spec"])
+    def _start(self, request: Mapping[str, Any], line: bytes) -> Mapping[str, Any]:
         layout = self.options.layout
-        paths = layout.instance(spec.id)
-        if paths.state.exists() or (layout.ended / spec.id).exists():
+        instance_id = InstanceId(request["spec"]["id"])
+        paths = layout.instance(instance_id)
+        if paths.state.exists() or (layout.ended / instance_id).exists():
             return {"ok": True, "new": False}
         if self.powers.trouble:
             return {"error": "unsupported", "message": self.powers.trouble}
@@ -209,8 +210,9 @@ class _Launcher:
             paths.state.mkdir(mode=0o700)
             if standby is not None:
                 self.supervisors[standby.pid] = standby.plot
-                if standby.give(request, control):
+                if standby.give(line, control):
                     return {"ok": True, "new": True}
+            spec = spec_from_json(request["spec"])
             plot = self._choose_plot(stack)
             assignment = Assignment(spec=spec, paths=paths, options=self.options)
             pid = os.fork()

@@ -42,9 +42,9 @@ from tramontane.runtimes.process.protocol import observation_to_json, spec_to_fi
 from tramontane.runtimes.process.relay import Connect, Relay
 from tramontane.runtimes.process.watchdog import Watchdog
 
-_PROBE_FIRST_S = 0.005
+_PROBE_FIRST_S = 0.001
 _PROBE_SLOWEST_S = 0.1
-_PROBE_SHARE = 0.05
+_PROBE_SHARE = 0.02
 _LOOK_S = 0.001
 _DRAIN_S = 10.0
 _TAIL_LINES = 8
@@ -121,6 +121,8 @@ class Supervisor:
             clock=clock,
         )
         self._sandboxed = started.plot.powers.sandboxed
+        self._own = identify(os.getpid())
+        self._outer = identify(started.pid)
         self._first: ProcessId | None = None
         """The first process of the sandbox, bubblewrap's, with which the kernel ends the rest."""
         self._app: int | None = None if self._sandboxed else started.pid
@@ -328,22 +330,29 @@ class Supervisor:
         write_json(self._paths.spec, asked)
 
     def _publish(self) -> None:
-        """Write the newest state down, then tell it: who is told may read the file at once."""
-        own = identify(os.getpid())
-        known = [process for process in (identify(self._started.pid), self._first) if process]
+        """Tell the newest state and write it down for whoever comes when this process is gone.
+
+        An end is written first: who is told of it may remove the files at once. Anything else is
+        told first: a waking request waits for it.
+        """
         observed = observation_to_json(self._observation)
+        over = self._observation.status is ObservedStatus.EXITED
+        if not over:
+            self._server.publish(observed)
+        known = [process for process in (self._outer, self._first) if process]
         write_json(
             self._paths.status,
             {
                 **observed,
-                "supervisor": asdict(own) if own is not None else None,
+                "supervisor": asdict(self._own) if self._own is not None else None,
                 "processes": [asdict(process) for process in known],
                 "groups": [
                     [version, str(path)] for version, path in self._started.group.directories
                 ],
             },
         )
-        self._server.publish(observed)
+        if over:
+            self._server.publish(observed)
 
 
 def _way_to(path: str) -> Connect:
