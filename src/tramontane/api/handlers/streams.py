@@ -1,7 +1,7 @@
 """Answers that go on: the output of a service, and services as they change."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from tramontane.api.access import Caller, NamePath, ProjectQuery, Reader
 from tramontane.api.handlers.services import cell_names, view_service
 from tramontane.api.parts import LogSource
+from tramontane.domain.ids import ServiceId
 from tramontane.wire.schemas import LogLine, ServiceView
 
 router = APIRouter(tags=["streams"])
@@ -74,31 +75,45 @@ async def _encode(lines: AsyncIterator[LogLine]) -> AsyncIterator[bytes]:
 
 
 async def _watch(caller: Caller, project: str | None, name: str | None) -> AsyncIterator[bytes]:
-    shown: dict[str, ServiceView] = {}
+    shown: dict[ServiceId, ServiceView] = {}
+    changed: Collection[ServiceId] | None = None  # everything
     with caller.parts.feed.subscribe() as subscription:
         # Subscribed before the first look, so that nothing falls between the two.
         while True:
-            for view in await asyncio.to_thread(_look, caller, project, name, shown):
+            seen = await asyncio.to_thread(_look, caller, project, name, changed)
+            for view in _note_differences(shown, seen, changed):
                 yield f"event: service\ndata: {view.model_dump_json()}\n\n".encode()
-            if not await subscription.wait(caller.parts.heartbeat_s):
+            changed = await subscription.wait(caller.parts.heartbeat_s) or None
+            if changed is None:
                 yield b": nothing new\n\n"
 
 
 def _look(
-    caller: Caller, project: str | None, name: str | None, shown: dict[str, ServiceView]
+    caller: Caller, project: str | None, name: str | None, changed: Collection[ServiceId] | None
+) -> dict[ServiceId, ServiceView]:
+    """Return the services that are watched, or those of them that changed: there may be many."""
+    store = caller.parts.store
+    if changed is None:
+        records = store.list_services(project)
+    else:
+        records = [each for id_ in changed if (each := store.read_service_by_id(id_)) is not None]
+    cells = cell_names(caller)
+    return {
+        record.service.id: view_service(caller, record, cells)
+        for record in records
+        if project in (None, record.service.project) and name in (None, record.service.name)
+    }
+
+
+def _note_differences(
+    shown: dict[ServiceId, ServiceView],
+    seen: Mapping[ServiceId, ServiceView],
+    changed: Collection[ServiceId] | None,
 ) -> Sequence[ServiceView]:
     """Return what differs from what was shown, and note it there."""
-    cells = cell_names(caller)
-    now: dict[str, ServiceView] = {
-        record.service.id: view_service(caller, record, cells)
-        for record in caller.parts.store.list_services(project)
-        if name is None or record.service.name == name
-    }
-    gone = [
-        shown[key].model_copy(update={"status": "deleted", "reason": "deleted", "instances": []})
-        for key in shown.keys() - now.keys()
-    ]
-    fresh = [view for key, view in now.items() if shown.get(key) != view]
-    shown.clear()
-    shown.update(now)
+    looked_for = set(shown) if changed is None else set(shown).intersection(changed)
+    deleted = {"status": "deleted", "reason": "deleted", "instances": []}
+    gone = [shown.pop(key).model_copy(update=deleted) for key in looked_for - seen.keys()]
+    fresh = [view for key, view in seen.items() if shown.get(key) != view]
+    shown.update(seen)
     return [*gone, *fresh]
