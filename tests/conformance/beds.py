@@ -19,7 +19,10 @@ _FAKE = {
     Behaviour.NEVER_READY: FakeBehaviour(never_ready=True),
     Behaviour.EXITS: FakeBehaviour(crash_after_s=0.5, exit_code=3, never_ready=True),
     Behaviour.IGNORES_STOP: FakeBehaviour(ignores_stop=True),
+    Behaviour.WORKS: FakeBehaviour(never_ready=True),
+    Behaviour.GIVES_UP: FakeBehaviour(never_ready=True, crash_after_s=2, exit_code=3),
 }
+_UNASKED = (Behaviour.WORKS, Behaviour.GIVES_UP)
 
 
 class FakeBed:
@@ -48,7 +51,7 @@ class FakeBed:
             command=("fake",),
             environment=(),
             resources=Resources(),
-            probe=Probe(grace_s=5),
+            probe=Probe(kind=ProbeKind.NONE if behaviour in _UNASKED else ProbeKind.TCP, grace_s=5),
             log_path="/fake/log",
         )
 
@@ -91,6 +94,12 @@ class ProcessBed:
                 return self.programs.command(instance_id, "/bin/sleep", "600", probe=probe)
             case Behaviour.EXITS:
                 return self.programs.command(instance_id, "/bin/sh", "-c", "exit 3")
+            case Behaviour.WORKS:
+                probe = Probe(kind=ProbeKind.NONE, grace_s=0.5)
+                return self.programs.command(instance_id, "/bin/sleep", "600", probe=probe)
+            case Behaviour.GIVES_UP:
+                probe = Probe(kind=ProbeKind.NONE, grace_s=60)
+                return self.programs.command(instance_id, "/bin/sh", "-c", "exit 3", probe=probe)
 
     async def make_sick(self, instance_id: InstanceId, sick: bool) -> None:
         action = 'touch "$HOME/sick"' if sick else 'rm "$HOME/sick"'

@@ -13,9 +13,16 @@ class ServiceKind(StrEnum):
 
     WEB = "web"
     WORKER = "worker"
+    """Takes no requests: it has no address, and nothing but its user decides how many run."""
     JOB = "job"
+    """Runs once, to its end. Not offered yet, no more than ``FUNCTION``: refused at admission."""
     MODEL = "model"
     FUNCTION = "function"
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether the gateway sends it requests, on which it is scaled and woken."""
+        return self not in {ServiceKind.WORKER, ServiceKind.JOB}
 
 
 class ProbeKind(StrEnum):
@@ -23,6 +30,8 @@ class ProbeKind(StrEnum):
 
     TCP = "tcp"
     HTTP = "http"
+    NONE = "none"
+    """Not at all, since it takes no connections: ready is who is alive when the grace is over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +60,8 @@ class Probe:
     path: str = "/"
     """HTTP only: any answer of 200–399 is healthy."""
     grace_s: float = 60.0
-    """The start deadline: an instance that is not ready by then has failed to start."""
+    """The time of a start, which is judged by its end: who is not ready by then has failed to
+    start, and who cannot be asked is ready then if it is still alive."""
     interval_s: float = 10.0
     timeout_s: float = 5.0
     failures_max: int = 3

@@ -73,7 +73,10 @@ LIVE = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """``endpoint`` is the Unix socket on the cell's machine where the gateway reaches it."""
+    """``endpoint`` is the Unix socket on the cell's machine where the gateway reaches it.
+
+    An instance that takes no connections never has one.
+    """
 
     id: InstanceId
     service_id: ServiceId

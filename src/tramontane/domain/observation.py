@@ -11,7 +11,7 @@ class ObservedStatus(StrEnum):
 
     STARTING = "starting"
     READY = "ready"
-    """Its probe succeeds."""
+    """Its probe succeeds; without one, it has outlived its grace."""
     UNREADY = "unready"
     """It was ready and its probe now fails ``failures_max`` times in a row."""
     EXITED = "exited"
@@ -26,7 +26,7 @@ class Observation:
     pid: int | None = None
     """The first process of the instance as the host sees it."""
     endpoint: str | None = None
-    """Unix socket of the instance, once it is ready."""
+    """Unix socket of the instance, once it is ready; None for good if it takes no connections."""
     started_at: float | None = None
     ready_at: float | None = None
     exit_code: int | None = None

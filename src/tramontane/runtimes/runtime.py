@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from tramontane.domain.artifact import Artifact
-from tramontane.domain.definition import Probe, Resources
+from tramontane.domain.artifact import Artifact, Listen
+from tramontane.domain.definition import Probe, ProbeKind, Resources
 from tramontane.domain.ids import InstanceId
 from tramontane.domain.observation import Observation
 
@@ -31,6 +31,11 @@ class InstanceSpec:
     """File that stdout and stderr are appended to (rotated by the runtime)."""
     egress_socket: str | None = None
     """Unix socket of the gateway's egress proxy for this service; None: no way out at all."""
+
+    @property
+    def listen(self) -> Listen | None:
+        """Where the program accepts connections; None: nowhere, and there is no way in."""
+        return None if self.probe.kind is ProbeKind.NONE else self.artifact.listen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +75,9 @@ class Runtime(Protocol):
         """Start the instance and return without waiting until it is ready.
 
         A second call with the same id does nothing, also after the instance ended: an id runs at
-        most once. What becomes of it is reported by ``watch``. Raises ``Unsupported`` if the
-        machine cannot run it, in which case nothing was started.
+        most once. What becomes of it is reported by ``watch``: it gets ready as ``readiness`` says,
+        with an endpoint unless it takes no connections. Raises ``Unsupported`` if the machine
+        cannot run it, in which case nothing was started.
         """
         ...
 

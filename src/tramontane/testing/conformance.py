@@ -33,6 +33,10 @@ class Behaviour(StrEnum):
     """Ends at once with exit code 3."""
     IGNORES_STOP = "ignores stop"
     """As SERVES, but does not end on SIGTERM."""
+    WORKS = "works"
+    """Takes no connections and has no probe; runs on until SIGTERM."""
+    GIVES_UP = "gives up"
+    """As WORKS, but ends before its grace is over, with exit code 3."""
 
 
 class Bed(Protocol):
@@ -48,7 +52,7 @@ class Bed(Protocol):
         ...
 
     def spec(self, instance_id: InstanceId, behaviour: Behaviour) -> InstanceSpec:
-        """Return an instance that behaves so; its probe is HTTP, and grace is short."""
+        """Return an instance that behaves so; it is probed over HTTP if at all, grace is short."""
         ...
 
     async def make_sick(self, instance_id: InstanceId, sick: bool) -> None:
@@ -124,6 +128,35 @@ async def check_start_leads_to_ready(bed: Bed) -> None:
     assert ready.started_at is not None
     assert ready.ready_at is not None
     assert ready.ready_at >= ready.started_at
+    await watching.close()
+
+
+async def check_what_cannot_be_asked_is_ready_after_its_grace(bed: Bed) -> None:
+    """An instance without a probe is ready when its grace is over, and has no endpoint."""
+    watching = Watching(bed)
+    spec = bed.spec(FIRST, Behaviour.WORKS)
+    await bed.runtime.start(spec)
+    ready = await watching.until(FIRST, ObservedStatus.READY, ObservedStatus.EXITED)
+    assert ready.status is ObservedStatus.READY, ready
+    assert watching.seen[0].status is ObservedStatus.STARTING
+    assert ready.endpoint is None
+    assert ready.pid
+    assert ready.started_at is not None
+    assert ready.ready_at is not None
+    assert ready.ready_at - ready.started_at >= spec.probe.grace_s
+    await bed.runtime.stop(FIRST, PATIENCE_S)
+    ended = await watching.until(FIRST, ObservedStatus.EXITED)
+    assert (ended.reason, ended.exit_code) == ("stopped", -15)
+    await watching.close()
+
+
+async def check_what_ends_within_its_grace_was_never_ready(bed: Bed) -> None:
+    """An instance without a probe that ends during its grace has not been ready."""
+    watching = Watching(bed)
+    await bed.runtime.start(bed.spec(FIRST, Behaviour.GIVES_UP))
+    ended = await watching.until(FIRST, ObservedStatus.EXITED)
+    assert (ended.exit_code, ended.ready_at) == (3, None)
+    assert ObservedStatus.READY not in {each.status for each in watching.seen}
     await watching.close()
 
 
@@ -324,6 +357,8 @@ async def _must_raise(kind: type[Exception], work: Awaitable[object]) -> None:
 
 CHECKS: tuple[Check, ...] = (
     check_start_leads_to_ready,
+    check_what_cannot_be_asked_is_ready_after_its_grace,
+    check_what_ends_within_its_grace_was_never_ready,
     check_start_may_be_repeated,
     check_an_id_runs_once,
     check_an_exit_is_reported,

@@ -13,6 +13,7 @@ from tramontane.base.clock import Clock
 from tramontane.base.errors import NotFound, TimedOut, Unsupported
 from tramontane.domain.ids import InstanceId
 from tramontane.domain.observation import Observation, ObservedStatus
+from tramontane.runtimes.readiness import Start, judge_start
 from tramontane.runtimes.runtime import Capability, ExecResult, InstanceSpec
 
 _SIGTERM = 15
@@ -120,26 +121,27 @@ class FakeHost:
                 f"exited with code {behaviour.exit_code}",
             )
         elif seen.status is ObservedStatus.STARTING:
-            ready = not behaviour.never_ready and not instance.sick and age_s >= behaviour.start_s
-            if ready:
-                self._observe(
-                    instance,
-                    replace(
-                        seen,
-                        status=ObservedStatus.READY,
-                        endpoint=f"/fake/{seen.instance_id}/in.sock",
-                        ready_at=now,
-                    ),
-                )
-            elif age_s >= probe.grace_s:
-                message = f"was not ready within {probe.grace_s:g} s"
-                self.end(seen.instance_id, -_SIGKILL, "start_deadline", message)
+            answers = not behaviour.never_ready and not instance.sick and age_s >= behaviour.start_s
+            self._judge_start(instance, judge_start(probe, age_s, answers=answers))
         elif instance.sick and seen.status is ObservedStatus.READY:
             self._observe(
                 instance, replace(seen, status=ObservedStatus.UNREADY, reason="probe_failed")
             )
         elif not instance.sick and seen.status is ObservedStatus.UNREADY:
             self._observe(instance, replace(seen, status=ObservedStatus.READY, reason=""))
+
+    def _judge_start(self, instance: _Instance, start: Start) -> None:
+        seen, probe = instance.observation, instance.spec.probe
+        match start:
+            case Start.READY:
+                endpoint = f"/fake/{seen.instance_id}/in.sock" if instance.spec.listen else None
+                ready = replace(seen, status=ObservedStatus.READY, endpoint=endpoint)
+                self._observe(instance, replace(ready, ready_at=self.clock.now()))
+            case Start.OVERDUE:
+                message = f"was not ready within {probe.grace_s:g} s"
+                self.end(seen.instance_id, -_SIGKILL, "start_deadline", message)
+            case Start.UNDER_WAY:
+                pass
 
     def _observe(self, instance: _Instance, observation: Observation) -> None:
         instance.observation = observation

@@ -4,7 +4,7 @@ import pytest
 
 from tramontane.base.errors import InvalidRequest
 from tramontane.domain.artifact import Artifact, Listen, Mount
-from tramontane.domain.definition import Probe, Resources
+from tramontane.domain.definition import Probe, ProbeKind, Resources
 from tramontane.domain.ids import InstanceId
 from tramontane.runtimes.process.sandbox import (
     HostTree,
@@ -88,6 +88,14 @@ def test_without_a_way_out_there_is_no_proxy_and_port_is_set_for_tcp() -> None:
     assert "HTTP_PROXY" not in environment
     assert "TRAM_SOCKET" not in environment
     assert environment["PORT"] == "8080"
+
+
+def test_what_takes_no_connections_is_told_no_place_to_listen() -> None:
+    worker = spec(probe=Probe(kind=ProbeKind.NONE))
+    assert worker.listen is None
+    assert (
+        not {"PORT", "TRAM_SOCKET"} & dict(make_environment(worker, port=8080, socket="/s")).keys()
+    )
 
 
 def test_users_cannot_forge_what_the_platform_says() -> None:

@@ -89,7 +89,8 @@ class Started:
     """bubblewrap reports here; None without a sandbox."""
     door: Door
     inbound: socket.socket | None
-    """Listens on the endpoint; None if the program makes the socket itself."""
+    """Listens on the endpoint; None if the program makes the socket itself or takes no
+    connections."""
     egress: socket.socket | None
     environment: dict[str, str]
     directory: str
@@ -129,8 +130,7 @@ def start_program(ground: Ground, assignment: Assignment) -> Started:
     spec, paths, plot = assignment.spec, assignment.paths, ground.plot
     group = plot.group
     write_limits(plot.powers.places, group, spec.resources)
-    own_socket = spec.artifact.listen is Listen.UNIX
-    if own_socket:
+    if spec.listen is Listen.UNIX:
         paths.app_directory.mkdir(mode=0o700, exist_ok=True)
         if plot.uid is not None:
             os.chown(paths.app_directory, plot.uid, plot.uid)
@@ -141,7 +141,7 @@ def start_program(ground: Ground, assignment: Assignment) -> Started:
         stderr=ground.stderr,
         status=None,
         door=SocketDoor(paths.app_socket, paths.endpoint),
-        inbound=None if own_socket else listen_unix(str(paths.endpoint)),
+        inbound=listen_unix(str(paths.endpoint)) if spec.listen is Listen.TCP else None,
         egress=None,
         environment={},
         directory=spec.artifact.directory,
@@ -157,7 +157,7 @@ def _start_sandboxed(ground: Ground, assignment: Assignment, started: Started) -
     spec, paths, powers = assignment.spec, assignment.paths, ground.plot.powers
     # It listens before the program runs, so that not even its first connection is refused.
     egress = listen_loopback(EGRESS_PORT) if spec.egress_socket is not None else None
-    app_directory = str(paths.app_directory) if started.inbound is None else None
+    app_directory = str(paths.app_directory) if spec.listen is Listen.UNIX else None
     visible: dict[str, str] = {}
     program = powers.bubblewrap
     if powers.privileged:

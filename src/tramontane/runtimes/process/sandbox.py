@@ -119,10 +119,13 @@ def make_environment(spec: InstanceSpec, *, port: int, socket: str) -> tuple[tup
     environment.update(spec.artifact.environment)
     environment.update(spec.environment)
     environment["TRAM_INSTANCE"] = spec.id
-    if spec.artifact.listen is Listen.UNIX:
-        environment["TRAM_SOCKET"] = socket
-    else:
-        environment["PORT"] = str(port)
+    match spec.listen:
+        case Listen.UNIX:
+            environment["TRAM_SOCKET"] = socket
+        case Listen.TCP:
+            environment["PORT"] = str(port)
+        case None:
+            pass
     return tuple(environment.items())
 
 

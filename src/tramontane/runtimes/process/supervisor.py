@@ -20,6 +20,7 @@ from typing import Any
 import uvloop
 
 from tramontane.base.clock import Clock
+from tramontane.domain.definition import ProbeKind
 from tramontane.domain.observation import Observation, ObservedStatus
 from tramontane.runtimes.process import processes
 from tramontane.runtimes.process.control import ControlServer
@@ -41,6 +42,7 @@ from tramontane.runtimes.process.processes import ProcessId, identify
 from tramontane.runtimes.process.protocol import observation_to_json, spec_to_file
 from tramontane.runtimes.process.relay import Connect, Relay
 from tramontane.runtimes.process.watchdog import Watchdog
+from tramontane.runtimes.readiness import Start, judge_start
 
 _PROBE_FIRST_S = 0.001
 _PROBE_SLOWEST_S = 0.1
@@ -206,6 +208,8 @@ class Supervisor:
     async def _follow_readiness(self) -> None:
         await self._wait_until_ready()
         how, failures = self._spec.probe, 0
+        if how.kind is ProbeKind.NONE:
+            return  # nothing else can be known of it but that it runs
         while True:
             await asyncio.sleep(how.interval_s)
             trouble = await probe(self._started.door, how, how.timeout_s)
@@ -220,19 +224,22 @@ class Supervisor:
     async def _wait_until_ready(self) -> None:
         how, began, trouble = self._spec.probe, self._clock.monotonic(), "not probed yet"
         while True:
-            elapsed = self._clock.monotonic() - began
-            left = how.grace_s - elapsed
-            if left <= 0:
-                break
-            trouble = await probe(self._started.door, how, min(how.timeout_s, left))
-            if not trouble:
-                self._observe(
-                    status=ObservedStatus.READY,
-                    endpoint=str(self._paths.endpoint),
-                    ready_at=self._clock.now(),
-                )
-                return
-            await asyncio.sleep(min(probe_pause_s(elapsed), left))
+            age_s = self._clock.monotonic() - began
+            left_s, pause_s = how.grace_s - age_s, probe_pause_s(age_s)
+            if how.kind is ProbeKind.NONE:
+                pause_s = left_s
+            elif left_s > 0:
+                trouble = await probe(self._started.door, how, min(how.timeout_s, left_s))
+            match judge_start(how, age_s, answers=not trouble):
+                case Start.READY:
+                    endpoint = None if self._spec.listen is None else str(self._paths.endpoint)
+                    now = self._clock.now()
+                    self._observe(status=ObservedStatus.READY, endpoint=endpoint, ready_at=now)
+                    return
+                case Start.OVERDUE:
+                    break
+                case Start.UNDER_WAY:
+                    await asyncio.sleep(min(pause_s, left_s))
         message = f"was not ready within {how.grace_s:g} s ({trouble}){self._quoted_tail()}"
         self._end(Ending(reason="start_deadline", message=message))
         self._kill()
