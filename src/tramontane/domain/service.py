@@ -17,7 +17,7 @@ class ServiceStatus(StrEnum):
     DEGRADED = "degraded"
     """It serves, but the last deployment failed or fewer instances run than wanted."""
     SLEEPING = "sleeping"
-    """At zero instances; the next request wakes it."""
+    """At zero instances; the next request wakes it, or its user if it takes no requests."""
     ERROR = "error"
     """It cannot serve; ``reason`` says why."""
     PAUSED = "paused"
@@ -41,7 +41,8 @@ class Service:
     desired_instances: int | None = None
     """Set by ``tram scale``: overrides demand until the next deployment or ``tram resume``."""
     sleep_requested: bool = False
-    """Set by ``tram scale NAME 0``: sleep now; the next request wakes it."""
+    """Set by ``tram scale NAME 0``: sleep now; the next request wakes it. What takes no requests
+    sleeps until ``tram scale``, ``tram resume`` or a deployment."""
     paused: bool = False
     deleted: bool = False
 

@@ -21,7 +21,8 @@ def conclude(draft: Draft) -> Draft:
         )
     if status is not draft.context.snapshot.service.status:
         draft = draft.saying(service.id, f"service_{status.value}", message or reason)
-    if status is ServiceStatus.SLEEPING and service.sleep_requested:
+    if status is ServiceStatus.SLEEPING and service.sleep_requested and draft.takes_requests:
+        # Done: from here on a request wakes it. What gets none stays as its user put it.
         draft = replace(draft, service=replace(draft.service, sleep_requested=False))
     return draft
 
@@ -66,6 +67,9 @@ def _resting(draft: Draft) -> Verdict:
     if failed is not None:
         message = f"deployment {failed.number} failed: {failed.message}; the one before sleeps"
         return ServiceStatus.SLEEPING, "deployment_failed", message
+    if not draft.takes_requests:
+        message = f"no request wakes it; start it with: tram scale {service.name} auto"
+        return ServiceStatus.SLEEPING, "scaled_to_zero", message
     return ServiceStatus.SLEEPING, "idle", "the next request wakes it"
 
 

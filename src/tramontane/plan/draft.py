@@ -56,6 +56,15 @@ class Draft:
         """The deployment that serves now, perhaps asleep."""
         return self._deployment(self.service.serving_deployment)
 
+    @property
+    def takes_requests(self) -> bool:
+        """Whether what serves now, or will serve first, is sent requests.
+
+        The service's own kind is that of the newest wish, which may still fail.
+        """
+        deployment = self.serving or self.target
+        return deployment is not None and deployment.definition.kind.takes_requests
+
     def _deployment(self, deployment_id: DeploymentId | None) -> Deployment | None:
         return None if deployment_id is None else self.deployments.get(deployment_id)
 

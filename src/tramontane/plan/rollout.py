@@ -2,7 +2,8 @@
 
 A new deployment has to prove itself with as many instances as demand asks for, at least one,
 before the old one goes: one more at a time than wanted, each taking requests as soon as it is
-ready. If it cannot start, it fails and the old one stays.
+ready. If it cannot start, it fails and the old one stays. Nothing asks for what takes no requests
+(a worker): its user alone decides how many run.
 """
 
 from dataclasses import replace
@@ -10,7 +11,7 @@ from dataclasses import replace
 from tramontane.domain.deployment import Deployment, DeploymentStatus
 from tramontane.domain.ids import InstanceId
 from tramontane.domain.instance import Instance, InstanceStatus
-from tramontane.domain.service import ServiceStatus
+from tramontane.domain.service import Service, ServiceStatus
 from tramontane.plan.draft import Draft
 from tramontane.plan.observing import START_ATTEMPTS
 from tramontane.plan.placement import consider
@@ -111,7 +112,7 @@ def roll_out(draft: Draft) -> Draft:
     if target.status in {DeploymentStatus.BUILDING, DeploymentStatus.FAILED}:
         draft = _drain_others(draft, draft.serving)
         return _hold(draft, draft.serving, wanted) if draft.serving else draft
-    draft = _advance(draft, target, max(wanted, 1))
+    draft = _advance(draft, target, _wanted_at_first(draft, target, wanted))
     if draft.serving and not draft.having(CARRYING, draft.target):
         # The new one found no place, or has just failed: the old one goes on as if alone.
         return _hold(draft, draft.serving, wanted)
@@ -128,11 +129,12 @@ def drain_all(draft: Draft, reason: str) -> Draft:
 def drain(draft: Draft, instance: Instance, reason: str, *, cut: bool = True) -> Draft:
     """Return the draft with the instance taking no new requests.
 
-    One that never served ends at once. ``cut`` False lets requests in progress run to their end
-    however long they take; otherwise the definition's ``drain_s`` bounds them.
+    One that never served, or takes no requests, ends at once. ``cut`` False lets requests in
+    progress run to their end however long they take; otherwise the definition's ``drain_s`` bounds
+    them.
     """
     deployment = draft.deployments.get(instance.deployment_id)
-    if instance.status in COMING:
+    if instance.status in COMING or instance.endpoint is None:
         return draft.with_instance(replace(instance, status=InstanceStatus.STOPPING, reason=reason))
     limit_s = deployment.definition.drain_s if deployment else 0.0
     return draft.with_instance(
@@ -166,6 +168,8 @@ def _wanted(draft: Draft) -> tuple[Draft, int]:
     deployment = draft.serving or draft.target
     if deployment is None:
         return draft, 0
+    if not draft.takes_requests:
+        return draft, _wanted_unasked(service, deployment)
     demand = _demand_now(draft)
     capacity = len(draft.having(CARRYING))
     decision = plan_scale(deployment.definition.scaling, demand, capacity, context.now)
@@ -179,6 +183,23 @@ def _wanted(draft: Draft) -> tuple[Draft, int]:
     if (asleep or service.sleep_requested) and not demand.waiting:
         return draft, 0
     return draft, decision.instances
+
+
+def _wanted_unasked(service: Service, deployment: Deployment) -> int:
+    """How many instances there should be of what no request ever asks for: by hand, or always."""
+    if service.sleep_requested:
+        return 0
+    return service.desired_instances or max(deployment.definition.scaling.instances_min, 1)
+
+
+def _wanted_at_first(draft: Draft, target: Deployment, wanted: int) -> int:
+    """With how many instances the target proves itself, if what serves now should have ``wanted``.
+
+    The number of one kind says nothing about how many another needs.
+    """
+    if draft.takes_requests and target.definition.kind.takes_requests:
+        return max(wanted, 1)
+    return max(_wanted_unasked(draft.service, target), 1)
 
 
 def _demand_now(draft: Draft) -> Demand:
@@ -202,7 +223,8 @@ def _advance(draft: Draft, target: Deployment, wanted: int) -> Draft:
     old = draft.serving
     coming = len(draft.having(CARRYING, target))
     total = len(draft.having(CARRYING))
-    room = wanted + SURGE - total if old and draft.having(READY, old) else wanted - coming
+    serving = len(draft.having(READY, old)) if old else 0
+    room = max(wanted, serving) + SURGE - total if serving else wanted - coming
     for _ in range(max(min(room, wanted - coming), 0)):
         draft = _place(draft, target)
     if ready and old:

@@ -13,8 +13,6 @@ from tramontane.domain.service import ServiceStatus
 from tramontane.plan.draft import Draft
 from tramontane.plan.rollout import READY
 
-ROUTED = frozenset({ServiceKind.WEB, ServiceKind.MODEL, ServiceKind.FUNCTION})
-
 
 def renew_name(draft: Draft) -> Draft:
     """Give the upstream a fresh name when the service stops being reachable.
@@ -33,15 +31,16 @@ def route_of(draft: Draft) -> ServiceRoute | None:
     """Return the service's route, or None if it has no address."""
     service = draft.service
     deployment = draft.serving or draft.target
-    if service.deleted or service.kind not in ROUTED or deployment is None:
+    if service.deleted or deployment is None or not draft.takes_requests:
         return None
+    kind = deployment.definition.kind
     return ServiceRoute(
         project=service.project,
         service=service.name,
         target=_target(draft, deployment),
         start_deadline_s=deployment.definition.probe.grace_s,
-        model=service.name if service.kind is ServiceKind.MODEL else None,
-        key_required=service.kind is ServiceKind.MODEL,
+        model=service.name if kind is ServiceKind.MODEL else None,
+        key_required=kind is ServiceKind.MODEL,
     )
 
 

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.unit.plan.world import CELL, World, definition
 from tramontane.domain.cell import Fact
-from tramontane.domain.definition import Scaling
+from tramontane.domain.definition import Scaling, ServiceKind
 from tramontane.domain.deployment import DeploymentStatus
 from tramontane.domain.ids import CellId
 from tramontane.domain.instance import InstanceStatus
@@ -37,10 +37,11 @@ class ServiceMachine(RuleBasedStateMachine):
     @rule(
         policy=st.sampled_from([(), ("eu",), ("country-fr",)]),
         low=st.integers(min_value=0, max_value=2),
+        kind=st.sampled_from([ServiceKind.WEB, ServiceKind.WEB, ServiceKind.WORKER]),
     )
-    def deploy(self, policy: tuple[str, ...], low: int) -> None:
+    def deploy(self, policy: tuple[str, ...], low: int, kind: ServiceKind) -> None:
         scaling = Scaling(instances_min=low, instances_max=INSTANCES_MAX, concurrency=2, idle_s=30)
-        self.world.deploy(definition(policy=policy, scaling=scaling))
+        self.world.deploy(definition(kind=kind, policy=policy, scaling=scaling))
 
     @precondition(lambda self: self.world.deployments)
     @rule(count=st.integers(min_value=0, max_value=INSTANCES_MAX))
@@ -150,6 +151,22 @@ class ServiceMachine(RuleBasedStateMachine):
             self.name_awake = target.name
         else:
             assert target.name != self.name_awake, "Envoy would never ask for it again"
+
+    @invariant()
+    def only_what_takes_requests_has_an_address(self) -> None:
+        world = self.world
+        current = world.service.serving_deployment or world.service.desired_deployment
+        if world.plan is not None and current is not None:
+            takes_requests = world.deployments[current].definition.kind.takes_requests
+            assert (world.target is not None) is takes_requests
+
+    @invariant()
+    def what_takes_no_requests_sleeps_only_if_it_was_told_to(self) -> None:
+        world = self.world
+        serving = world.service.serving_deployment
+        if world.service.status is ServiceStatus.SLEEPING and serving is not None:
+            told = world.service.sleep_requested
+            assert told or world.deployments[serving].definition.kind.takes_requests
 
     @invariant()
     def there_are_never_too_many_instances(self) -> None:

@@ -104,7 +104,13 @@ class World:
             status=DeploymentStatus.PENDING if built else DeploymentStatus.BUILDING,
         )
         self.deployments[deployment.id] = deployment
-        self._wish(desired_deployment=deployment.id, paused=False, desired_instances=None)
+        self._wish(
+            desired_deployment=deployment.id,
+            kind=deployment.definition.kind,
+            paused=False,
+            desired_instances=None,
+            sleep_requested=False,
+        )
         return deployment
 
     def _wish(self, **changes: object) -> None:
@@ -114,7 +120,7 @@ class World:
         self._wish(paused=True)
 
     def resume(self) -> None:
-        self._wish(paused=False)
+        self._wish(paused=False, desired_instances=None, sleep_requested=False)
 
     def scale(self, count: int) -> None:
         self._wish(desired_instances=count or None, sleep_requested=count == 0)
@@ -138,10 +144,12 @@ class World:
     # --- what runtimes do ---
 
     def ready(self, instance_id: InstanceId) -> None:
+        deployment = self.deployments[self.instances[instance_id].deployment_id]
+        reachable = deployment.definition.kind.takes_requests
         self._observe(
             instance_id,
             ObservedStatus.READY,
-            endpoint=f"/run/{instance_id}",
+            endpoint=f"/run/{instance_id}" if reachable else None,
             ready_at=self.now,
             pid=7,
         )
