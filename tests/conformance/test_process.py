@@ -231,6 +231,51 @@ async def test_a_shell_passes_the_stop_on(bed: ProcessBed) -> None:
     await watching.close()
 
 
+async def test_a_stop_that_is_repeated_signals_once(bed: ProcessBed) -> None:
+    """A program that finishes its work takes a second SIGTERM for impatience."""
+    program = """
+import signal, threading
+asked, finish = [], threading.Event()
+def stop(number, frame):
+    asked.append(number)
+    print("asked", len(asked), flush=True)
+signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGUSR1, lambda *_: finish.set())
+print("up", flush=True)
+while not finish.wait(0.02):
+    pass
+raise SystemExit(10 + len(asked))
+"""
+    watching = Watching(bed)
+    probe = Probe(kind=ProbeKind.NONE, grace_s=0.1)
+    spec = bed.programs.python(FIRST, program, probe=probe)
+    await bed.runtime.start(spec)
+    ready = await watching.until(FIRST, ObservedStatus.READY)
+    assert ready.pid
+    log = Path(spec.log_path)
+    await wait_until(lambda: '"up"' in read(log), "it listens to signals")
+    await bed.runtime.stop(FIRST, PATIENCE_S)
+    await wait_until(lambda: '"asked 1"' in read(log), "it was asked")
+    await bed.renew()
+    await bed.runtime.stop(FIRST, PATIENCE_S)
+    # Answered after the repeated stop was, so a second signal would have come before.
+    os.kill(ready.pid, signal.SIGUSR1)
+    await wait_until(lambda: status(bed, FIRST)["status"] == "exited", "it ended")
+    assert status(bed, FIRST)["exit_code"] == 11
+    await watching.close()
+
+
+async def test_a_repeated_stop_can_only_hurry(bed: ProcessBed) -> None:
+    watching = Watching(bed)
+    await bed.runtime.start(bed.spec(FIRST, Behaviour.IGNORES_STOP))
+    await watching.until(FIRST, ObservedStatus.READY)
+    await bed.runtime.stop(FIRST, 600)
+    await bed.runtime.stop(FIRST, 0)
+    ended = await watching.until(FIRST, ObservedStatus.EXITED)
+    assert (ended.reason, ended.exit_code) == ("stopped", -9)
+    await watching.close()
+
+
 async def test_fifty_instances_start_at_once_and_leave_nothing(bed: ProcessBed) -> None:
     ids = [InstanceId(f"ins_{number:016d}") for number in range(50)]
     watching = Watching(bed)

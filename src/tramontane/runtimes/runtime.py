@@ -84,7 +84,8 @@ class Runtime(Protocol):
     async def stop(self, instance_id: InstanceId, grace_s: float) -> None:
         """Ask the instance to end (SIGTERM), and end all of it by force after ``grace_s``.
 
-        Returns at once; ``watch`` reports the end. Stopping what is unknown or gone is silence.
+        Returns at once; ``watch`` reports the end. A repeated call signals no second time, but can
+        bring the end by force forward. Stopping what is unknown or gone is silence.
         """
         ...
 

@@ -274,19 +274,25 @@ class Supervisor:
                 return {"error": "unsupported", "message": f"unknown request {other!r}"}
 
     def _stop(self, grace_s: float) -> None:
+        asked_before = self._ending is not None
         self._end(Ending(reason="stopped", message=""))
         if self._app is None:
             self._kill()
             return
-        pids = [self._app, *processes.descendants(self._app)]
+        if not asked_before:
+            self._terminate(self._app)
+        asyncio.get_running_loop().call_later(grace_s, self._kill)
+
+    def _terminate(self, app: int) -> None:
+        """Ask the program to end, once: many take a second SIGTERM for impatience."""
+        pids = [app, *processes.descendants(app)]
         deaf = {pid for pid in pids if processes.is_deaf_shell(pid)}
         below = {pid: processes.children(pid) for pid in pids}
-        for pid in processes.stop_targets(self._app, deaf, below):
+        for pid in processes.stop_targets(app, deaf, below):
             try:
                 os.kill(pid, signal.SIGTERM)
             except ProcessLookupError:
                 continue
-        asyncio.get_running_loop().call_later(grace_s, self._kill)
 
     def _kill(self) -> None:
         """End everything by force; what escapes here is cleared after the main process ended."""
