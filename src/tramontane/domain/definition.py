@@ -123,4 +123,5 @@ class Definition:
     resources: Resources = field(default_factory=Resources)
     egress: tuple[EgressRule, ...] = ()
     drain_s: float = 30.0
-    """How long requests in progress may run on after an instance is told to stop."""
+    """How long requests in progress may run on after an instance is told to stop; of what takes no
+    requests, the work that it has begun."""

@@ -25,7 +25,7 @@ from tramontane.domain.snapshot import Changes, ServiceSnapshot
 from tramontane.plan.draft import Circumstances
 from tramontane.plan.service import ServicePlan, plan_service
 from tramontane.reconcile.demand import DemandTracker
-from tramontane.reconcile.specs import InstancePaths, make_spec
+from tramontane.reconcile.specs import InstancePaths, make_spec, stop_grace_s
 from tramontane.runtimes.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -35,8 +35,6 @@ SWEEP_S = 30.0
 SWEEP_ALL_S = 600.0
 """And all others this often: a thousand that sleep should cost next to nothing."""
 WORKERS = 8
-STOP_GRACE_S = 10.0
-"""From SIGTERM to SIGKILL; requests were drained before."""
 
 
 class Memory(Protocol):
@@ -215,8 +213,10 @@ class ServiceReconciler:
         service = plan.changes.service or snapshot.service
         for deployment_id in plan.build:
             self.builds.nudge(deployment_id)
+        definitions = {each.id: each.definition for each in snapshot.deployments}
         for instance in plan.stop:
-            await self.runtimes[instance.cell_id].stop(instance.id, STOP_GRACE_S)
+            grace_s = stop_grace_s(definitions[instance.deployment_id])
+            await self.runtimes[instance.cell_id].stop(instance.id, grace_s)
         for instance_id in plan.forget:
             cell_id = self._cell_of(snapshot, plan, instance_id)
             await self.runtimes[cell_id].remove(instance_id)

@@ -3,11 +3,14 @@
 from dataclasses import dataclass, replace
 
 from tramontane.domain.artifact import Artifact
-from tramontane.domain.definition import Probe, ProbeKind
+from tramontane.domain.definition import Definition, Probe, ProbeKind
 from tramontane.domain.deployment import Deployment
 from tramontane.domain.instance import Instance
 from tramontane.domain.service import Service
 from tramontane.runtimes.runtime import InstanceSpec
+
+STOP_GRACE_S = 10.0
+"""From SIGTERM to SIGKILL for what was drained before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,15 @@ def make_spec(
         log_path=paths.log(instance),
         egress_socket=paths.egress(service.id),
     )
+
+
+def stop_grace_s(definition: Definition) -> float:
+    """Return how long an instance may take from SIGTERM to its end.
+
+    Requests were drained while the gateway watched; only the program itself knows what other work
+    it has begun, so that gets its time here.
+    """
+    return STOP_GRACE_S if definition.kind.takes_requests else definition.drain_s
 
 
 def _probe(wanted: Probe, artifact: Artifact) -> Probe:
