@@ -5,11 +5,15 @@ from tramontane.domain.definition import Definition, DirectorySource, ModelSourc
 from tramontane.policy.presets import find_presets
 from tramontane.store.store import Store
 from tramontane.wire.definitions import definition_from_body
+from tramontane.wire.kinds import find_unfit
 from tramontane.wire.schemas import DefinitionBody
 
 
 def check_definition(body: DefinitionBody, *, path: str = "definition") -> Definition:
     """Return the domain's value; raises ``InvalidRequest`` with the path of the wrong field."""
+    unfit = [(".".join((path, *where)), text) for where, text in find_unfit(body)]
+    if unfit:
+        raise InvalidRequest("; ".join(f"{at}: {text}" for at, text in unfit), path=unfit[0][0])
     definition = definition_from_body(body)
     scaling = definition.scaling
     if scaling.instances_min > scaling.instances_max:

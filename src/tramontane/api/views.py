@@ -25,10 +25,16 @@ from tramontane.wire.schemas import (
 
 
 def service_view(record: ServiceRecord, url: str, cells: Mapping[CellId, str]) -> ServiceView:
-    """Return a service with its live instances; ``cells`` are names by id."""
+    """Return a service with its live instances; ``cells`` are names by id.
+
+    ``url`` is where it answers, if it takes requests.
+    """
     service = record.service
     desired = record.deployment(service.desired_deployment)
     serving = record.deployment(service.serving_deployment)
+    # What serves has the address, also while what is to replace it has none.
+    current = serving or desired
+    kind = service.kind if current is None else current.definition.kind
     own = () if desired is None else desired.definition.policy
     scaling = None if desired is None else desired.definition.scaling
     numbers = {each.id: each.number for each in record.deployments}
@@ -40,7 +46,7 @@ def service_view(record: ServiceRecord, url: str, cells: Mapping[CellId, str]) -
         status=service.status.value,
         reason=service.reason,
         message=service.message,
-        url=url,
+        url=url if kind.takes_requests else None,
         generation=service.generation,
         deployment=None if desired is None else desired.number,
         serving_deployment=None if serving is None else serving.number,

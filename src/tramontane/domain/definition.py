@@ -7,6 +7,9 @@ unchanged for its whole life. All defaults of the product are here, in one place
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+WORKER_GRACE_S = 5.0
+"""Long enough for a program to fail on what it lacks, short enough to wait for."""
+
 
 class ServiceKind(StrEnum):
     """What a service is for, which decides how it is routed, probed and scaled."""

@@ -43,7 +43,7 @@ def definition_from_body(body: DefinitionBody) -> Definition:
         environment=tuple(sorted(body.environment.items())),
         policy=tuple(body.policy),
         probe=Probe(
-            kind=ProbeKind.TCP if body.probe.path is None else ProbeKind.HTTP,
+            kind=_probe_kind(body),
             path=body.probe.path or "/",
             grace_s=body.probe.grace_s,
             interval_s=body.probe.interval_s,
@@ -64,6 +64,12 @@ def definition_from_body(body: DefinitionBody) -> Definition:
         egress=tuple(EgressRule(host=rule.host, port=rule.port) for rule in body.egress),
         drain_s=body.drain_s,
     )
+
+
+def _probe_kind(body: DefinitionBody) -> ProbeKind:
+    if not ServiceKind(body.kind).takes_requests:
+        return ProbeKind.NONE
+    return ProbeKind.TCP if body.probe.path is None else ProbeKind.HTTP
 
 
 def body_from_definition(definition: Definition) -> DefinitionBody:

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from tramontane.base.errors import InvalidRequest
+from tramontane.wire.kinds import find_unfit
 from tramontane.wire.manifest_form import ManyForm, ServiceForm, SingleForm
 from tramontane.wire.manifest_problems import (
     Problem,
@@ -22,6 +23,7 @@ from tramontane.wire.manifest_problems import (
     invalid,
     kind_of,
     limit_problem,
+    unfit_problem,
 )
 from tramontane.wire.schemas import (
     NAME_IN_WORDS,
@@ -196,6 +198,7 @@ def _definition(
     definition = None
     try:
         definition = DefinitionBody.model_validate(body)
+        own_problems.extend(unfit_problem(*each) for each in find_unfit(definition))
     except ValidationError as error:
         own_problems.extend(limit_problem(each) for each in _details(error))
     problems.extend(
@@ -222,8 +225,6 @@ def _body(form: ServiceForm, shared_policy: Sequence[str]) -> tuple[dict[str, An
     low, high = form.scale.min, form.scale.max
     if low is not None and high is not None and low > high:
         problems.append(Problem("scale.min", f"expected at most scale.max ({high}), got {low}"))
-    elif low is not None and high is None:
-        scaling["max"] = max(low, 5)
     body = _given(
         kind=kind,
         source=source.model_dump(),
@@ -268,9 +269,12 @@ def egress_body(text: str) -> dict[str, Any]:
 def checked_definition(body: dict[str, Any], what: str) -> DefinitionBody:
     """Return the definition, or say which value of ``what`` is out of its limits."""
     try:
-        return DefinitionBody.model_validate(body)
+        definition = DefinitionBody.model_validate(body)
     except ValidationError as error:
         raise invalid(what, [limit_problem(each) for each in _details(error)]) from error
+    if problems := [unfit_problem(*each) for each in find_unfit(definition)]:
+        raise invalid(what, problems)
+    return definition
 
 
 def _details(error: ValidationError) -> list[ErrorDetails]:

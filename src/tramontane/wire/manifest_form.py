@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from tramontane.wire.kinds import refuse_kind
 from tramontane.wire.quantities import (
     DURATION_FORM,
     DURATION_PATTERN,
@@ -47,6 +48,13 @@ def _listed(value: Any) -> Any:
 def _probe(value: Any) -> Any:
     """Take a path where nothing else about the probe is said."""
     return {"path": value} if isinstance(value, str) else value
+
+
+def _kind(value: Any) -> Any:
+    refusal = refuse_kind(value) if isinstance(value, str) else ""
+    if refusal:
+        raise PydanticCustomError("not_offered", "{refusal}", {"refusal": refusal})
+    return value
 
 
 Duration = Annotated[
@@ -105,7 +113,11 @@ class ProbeForm(Form):
         Field(description="Asked over HTTP: 200-399 is healthy. Without it: accepts connections."),
     ] = None
     grace: Annotated[
-        Duration | None, Field(description="Ready within this time, or the start has failed.")
+        Duration | None,
+        Field(
+            description="Ready within this time, or the start has failed; a worker is ready when "
+            "it has run for so long."
+        ),
     ] = None
     interval: Annotated[Duration | None, Field(description="Between two probes.")] = None
     timeout: Annotated[Duration | None, Field(description="For one answer.")] = None
@@ -117,7 +129,10 @@ class ProbeForm(Form):
 class ScaleForm(Form):
     """Between how many instances, and on what demand, the service moves."""
 
-    min: Annotated[int | None, Field(description="0 lets the service sleep when idle.")] = None
+    min: Annotated[
+        int | None,
+        Field(description="0 lets the service sleep when idle; a worker needs at least 1."),
+    ] = None
     max: Annotated[int | None, Field(description="Never more instances than this.")] = None
     concurrency: Annotated[
         float | None, Field(description="Requests in progress that one instance should carry.")
@@ -139,7 +154,8 @@ class ServiceForm(Form):
     """One service."""
 
     kind: Annotated[
-        Literal["web", "worker", "job", "model", "function"] | None,
+        Literal["web", "worker", "model"] | None,
+        BeforeValidator(_kind),
         Field(description="`web` by default; `model` if a model is named."),
     ] = None
     model: Annotated[
@@ -166,7 +182,11 @@ class ServiceForm(Form):
         Field(description="Hosts that may be reached, as `host` or `host:port` (default 443)."),
     ] = []
     drain: Annotated[
-        Duration | None, Field(description="Requests in progress may run on this long at a stop.")
+        Duration | None,
+        Field(
+            description="Requests in progress may run on this long at a stop; a worker has so long "
+            "to end."
+        ),
     ] = None
 
 

@@ -50,6 +50,8 @@ def form_problem(error: ErrorDetails, form: type[BaseModel]) -> Problem:
             return Problem(path, _unknown_key(location, form))
         case "missing":
             return Problem(path, "is missing")
+        case "not_offered":
+            return Problem(path, error["msg"])
         case "form":
             return Problem(path, f"expected {error['msg']}, got {kind_of(given)}")
         case "literal_error":
@@ -137,6 +139,11 @@ _NAMES: Mapping[str, str] = {
     "cpus": "cpu",
     "processes_max": "processes",
 }
+
+
+def unfit_problem(location: Sequence[str], text: str) -> Problem:
+    """Return a finding of the rules between fields, whose path is the wire's."""
+    return Problem(_show([_NAMES.get(step, step) for step in location]), text)
 
 
 def limit_problem(error: ErrorDetails) -> Problem:

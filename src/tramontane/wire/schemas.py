@@ -5,9 +5,11 @@ from them. Requests refuse unknown keys; answers may grow new ones, so clients i
 do not know.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from tramontane.domain.definition import WORKER_GRACE_S, Scaling, ServiceKind
 
 NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
 """Service and project names are DNS labels (RFC 1123), short enough to stay readable in a host."""
@@ -58,7 +60,10 @@ class BuildBody(Request):
 
 
 class ProbeBody(Request):
-    """When an instance counts as ready. With ``path`` it is an HTTP probe, else TCP."""
+    """When an instance counts as ready. With ``path`` it is an HTTP probe, else TCP.
+
+    A worker is not asked: it is ready when it has run for ``grace_s``, 5 seconds if left out.
+    """
 
     path: Annotated[str, Field(pattern=r"^/[\x21-\x7e]*$", max_length=1024)] | None = None
     grace_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
@@ -67,11 +72,18 @@ class ProbeBody(Request):
     failures_max: Annotated[int, Field(ge=1, le=100)] = 3
 
 
+INSTANCES_MAX = Scaling().instances_max
+
+
 class ScalingBody(Request):
-    """How many instances, and on what demand."""
+    """How many instances, and on what demand.
+
+    If ``max`` is left out it is at least ``min``. Nobody asks for a worker: ``min`` of them run, 1
+    if left out, and ``max`` is ``min`` if left out.
+    """
 
     min: Annotated[int, Field(ge=0, le=1000)] = 0
-    max: Annotated[int, Field(ge=1, le=1000)] = 5
+    max: Annotated[int, Field(ge=1, le=1000)] = INSTANCES_MAX
     concurrency: Annotated[float, Field(gt=0, le=100000)] = 20.0
     idle_s: Annotated[float, Field(ge=1, le=604800)] = 300.0
 
@@ -92,7 +104,10 @@ class EgressBody(Request):
 
 
 class DefinitionBody(Request):
-    """Everything about a service that a new deployment can change."""
+    """Everything about a service that a new deployment can change.
+
+    The kinds ``job`` and ``function`` are words of the product but not offered yet: refused.
+    """
 
     kind: Literal["web", "worker", "job", "model", "function"] = "web"
     source: DirectorySourceBody | ModelSourceBody
@@ -109,9 +124,42 @@ class DefinitionBody(Request):
     egress: Annotated[list[EgressBody], Field(max_length=256)] = []
     drain_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_defaults(cls, value: Any) -> Any:
+        """Fill in what was left out and whose default depends on another field."""
+        if not isinstance(value, dict):
+            return value
+        given = cast("dict[str, Any]", value)
+        return given | _dependent_defaults(given)
+
+
+def _dependent_defaults(given: dict[str, Any]) -> dict[str, Any]:
+    is_worker = given.get("kind") == ServiceKind.WORKER.value
+    filled: dict[str, Any] = {}
+    scaling = _fields_given(given.get("scaling", {}))
+    if scaling is not None:
+        if is_worker:
+            scaling.setdefault("min", 1)
+        if isinstance(low := scaling.get("min"), int):
+            scaling.setdefault("max", max(low, 1 if is_worker else INSTANCES_MAX))
+        filled["scaling"] = scaling
+    probe = _fields_given(given.get("probe", {}))
+    if is_worker and probe is not None:
+        filled["probe"] = {"grace_s": WORKER_GRACE_S} | probe
+    return filled
+
+
+def _fields_given(value: Any) -> dict[str, Any] | None:
+    """Return the fields that were given of a part, as JSON or as a model; None if it is neither."""
+    if isinstance(value, Request):
+        return value.model_dump(exclude_unset=True)
+    return dict(cast("dict[str, Any]", value)) if isinstance(value, dict) else None
+
 
 class ScaleRequest(Request):
-    """``instances`` 0 means: sleep now, the next request wakes it. None: back to automatic."""
+    """``instances`` 0: sleep now, until the next request wakes it; a worker sleeps until it is
+    scaled again. None: back to automatic."""
 
     instances: Annotated[int, Field(ge=0, le=1000)] | None
 
@@ -187,7 +235,8 @@ class ServiceView(View):
     status: str
     reason: str
     message: str
-    url: str
+    url: str | None
+    """Where it answers; None if it takes no requests."""
     generation: int
     deployment: int | None
     """Number of the deployment that should serve."""

@@ -20,6 +20,8 @@ def check_problem(answer: httpx.Response, status: int, code: str) -> dict[str, A
     return problem
 
 
+SOURCE = {"source": {"digest": "sha256:" + "0" * 64}}
+WORKER = SOURCE | {"kind": "worker"}
 FIELDS = [
     (MODEL | {"scaling": {"max": 0}}, "definition.scaling.max"),
     (MODEL | {"scaling": {"min": 9, "max": 2}}, "definition.scaling.max"),
@@ -28,6 +30,15 @@ FIELDS = [
     (MODEL | {"sclaing": {}}, "definition.sclaing"),
     (MODEL | {"kind": "thing"}, "definition.kind"),
     (MODEL | {"kind": "web"}, "definition.source"),
+    (MODEL | {"kind": "worker"}, "definition.source"),
+    (SOURCE | {"kind": "job"}, "definition.kind"),
+    (SOURCE | {"kind": "function"}, "definition.kind"),
+    (WORKER | {"scaling": {"min": 0}}, "definition.scaling.min"),
+    (WORKER | {"scaling": {"min": 0, "max": 2}}, "definition.scaling.min"),
+    (WORKER | {"scaling": {"idle_s": 60}}, "definition.scaling.idle_s"),
+    (WORKER | {"scaling": 1}, "definition.scaling"),
+    (WORKER | {"probe": {"path": "/up"}}, "definition.probe.path"),
+    (WORKER | {"probe": [1]}, "definition.probe"),
     ({"kind": "web"}, "definition.source"),
     ({"kind": "model", "source": {"model": ""}}, "definition.source.model"),
     ({"kind": "web", "source": {"digest": "md5:1"}}, "definition.source.digest"),

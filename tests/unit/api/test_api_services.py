@@ -12,6 +12,12 @@ from api_world import MODEL, SERVICE, World
 
 from tramontane.api.access import Caller
 from tramontane.api.handlers.streams import watch_services
+from tramontane.domain.definition import (
+    WORKER_GRACE_S,
+    Definition,
+    DirectorySource,
+    ServiceKind,
+)
 from tramontane.domain.ids import CellId, InstanceId
 from tramontane.domain.instance import Instance, InstanceStatus
 from tramontane.domain.snapshot import Changes
@@ -149,6 +155,61 @@ async def test_exec(world: World, client: httpx.AsyncClient) -> None:
         ("ins_2", "here", 1),
     ]
     assert (await client.get(SERVICE)).json()["instances"][0]["pid"] == 77
+
+
+async def upload(client: httpx.AsyncClient, content: bytes = b"\x1f\x8b") -> dict[str, str]:
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    path, headers = f"/api/v1/sources/{digest}", {"Content-Type": "application/gzip"}
+    assert (await client.put(path, content=content, headers=headers)).is_success
+    return {"digest": digest}
+
+
+@pytest.mark.parametrize(
+    ("scaling", "between"),
+    [({}, (1, 1)), ({"min": 3}, (3, 3)), ({"max": 3}, (1, 3)), ({"min": 2, "max": 4}, (2, 4))],
+)
+async def test_a_worker_has_no_address_and_runs_its_minimum(
+    client: httpx.AsyncClient, scaling: dict[str, int], between: tuple[int, int]
+) -> None:
+    body = {"kind": "worker", "source": await upload(client), "scaling": scaling}
+    made = await client.put(SERVICE, json=body)
+    assert made.status_code == 202, made.text
+    definition = made.json()["definition"]
+    assert definition["probe"]["grace_s"] == WORKER_GRACE_S
+    service = (await client.get(SERVICE)).json()
+    assert (service["kind"], service["url"]) == ("worker", None)
+    assert (service["instances_min"], service["instances_max"]) == between
+    again = await client.put(SERVICE, json=definition)
+    assert again.json()["number"] == 1, "what is read can be sent back"
+    refused = await client.post(f"{SERVICE}/exec", json={"command": ["ls"]})
+    assert "request" not in refused.json()["detail"]
+
+
+async def test_a_web_service_shows_its_address_until_a_worker_serves(
+    world: World, client: httpx.AsyncClient
+) -> None:
+    source = {"source": await upload(client)}
+    await client.put(SERVICE, json=source)
+    service = world.store.read_service("shop", "chat").service
+    served = replace(service, serving_deployment=service.desired_deployment)
+    assert world.store.apply(Changes(service=served), service.id, service.generation)
+    await client.put(SERVICE, json=source | {"kind": "worker"})
+    assert (await client.get(SERVICE)).json()["url"] == "http://chat.shop.localhost:8080"
+    service = world.store.read_service("shop", "chat").service
+    served = replace(service, serving_deployment=service.desired_deployment)
+    assert world.store.apply(Changes(service=served), service.id, service.generation)
+    assert (await client.get(SERVICE)).json()["url"] is None
+
+
+async def test_what_was_deployed_before_its_kind_was_refused_can_be_read(
+    world: World, client: httpx.AsyncClient
+) -> None:
+    definition = Definition(
+        kind=ServiceKind.JOB, source=DirectorySource(digest="sha256:" + "0" * 64)
+    )
+    world.store.deploy("shop", "chat", definition, now=1.0, ids=world.parts.ids)
+    (deployment,) = (await client.get(f"{SERVICE}/deployments")).json()
+    assert deployment["definition"]["kind"] == "job"
 
 
 async def test_policy_that_no_cell_satisfies_waits(client: httpx.AsyncClient) -> None:

@@ -9,13 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tramontane.base.errors import InvalidRequest
+from tramontane.domain.definition import WORKER_GRACE_S
 from tramontane.wire.manifest import (
     checked_definition,
     make_manifest_schema,
     manifest_schema,
     read_manifest,
 )
-from tramontane.wire.schemas import ModelSourceBody
+from tramontane.wire.schemas import (
+    DefinitionBody,
+    DirectorySourceBody,
+    ModelSourceBody,
+    ScalingBody,
+)
 
 FULL = b"""
 project: shop
@@ -83,6 +89,34 @@ def test_short_forms() -> None:
     assert service.definition.scaling.max == 9
 
 
+def test_a_worker_runs_its_minimum_and_has_a_short_grace() -> None:
+    raw = b"""
+services:
+  plain: {kind: worker}
+  three: {kind: worker, scale: {min: 3}}
+  range: {kind: worker, scale: {max: 4}, probe: {grace: 1m}}
+"""
+    plain, three, between = (each.definition for each in read_manifest(raw).services)
+    assert (plain.scaling.min, plain.scaling.max, plain.probe.grace_s) == (1, 1, WORKER_GRACE_S)
+    assert (three.scaling.min, three.scaling.max) == (3, 3)
+    assert (between.scaling.min, between.scaling.max, between.probe.grace_s) == (1, 4, 60.0)
+
+
+def test_a_worker_made_in_python_has_the_same_defaults() -> None:
+    source = DirectorySourceBody(digest="sha256:" + "0" * 64)
+    assert DefinitionBody(kind="worker", source=source).scaling.min == 1
+    made = DefinitionBody(kind="worker", source=source, scaling=ScalingBody(max=3))
+    assert (made.scaling.min, made.scaling.max, made.probe.grace_s) == (1, 3, WORKER_GRACE_S)
+
+
+def test_flags_are_held_to_the_same_rules() -> None:
+    body = read_manifest(b"kind: worker").services[0].definition.model_dump()
+    body["scaling"]["min"] = 0
+    with pytest.raises(InvalidRequest, match=r"flags: scale\.min: expected at least 1") as caught:
+        checked_definition(body, "flags")
+    assert caught.value.path == "scale.min"
+
+
 def test_service_named_env_keeps_its_numbers() -> None:
     (service,) = read_manifest(b"services: {env: {drain: 7, env: {A: 1}}}").services
     assert service.definition.drain_s == 7
@@ -131,7 +165,14 @@ services:
         (b"? [a]\n: b", "a key must be a word"),
         (b"name: 12", "name: expected text, got the number 12"),
         (b"kind: model", "model: is missing"),
-        (b"kind: jobb", "kind: expected one of web, worker, job, model or function"),
+        (b"kind: workr", "kind: expected one of web, worker or model"),
+        (b"kind: job", "kind: job is not offered yet"),
+        (b"services: {a: {kind: function}}", "services.a.kind: function is not offered yet"),
+        (b"{kind: worker, scale: {min: 0}}", "scale.min: expected at least 1 for a worker"),
+        (b"{kind: worker, scale: {min: 0, max: 3}}", "tram pause NAME"),
+        (b"{kind: worker, probe: /up}", "probe.path: means nothing for a worker"),
+        (b"{kind: worker, probe: {interval: 5s}}", "probe.interval: means nothing for a worker"),
+        (b"{kind: worker, scale: {idle: 1m}}", "scale.idle: means nothing for a worker"),
         (b"services: {}", "services: expected at least one service"),
         (b"services: {web: }", "services.web: expected keys with values, got nothing"),
         (b"scale: {min: 6, max: 2}", "scale.min: expected at most scale.max (2), got 6"),
@@ -167,7 +208,7 @@ SCALARS = (
     | st.integers()
     | st.floats()
     | st.text(max_size=8)
-    | st.sampled_from(["5m", "1GB", "NO", "tiny", "eu", "a.example:44", "-1s"])
+    | st.sampled_from(["5m", "1GB", "NO", "tiny", "eu", "a.example:44", "-1s", "worker", "job"])
 )
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4)

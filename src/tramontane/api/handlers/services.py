@@ -73,7 +73,10 @@ def delete_service(
 def scale_service(
     project: NamePath, name: NamePath, body: ScaleRequest, caller: Deployer, response: Response
 ) -> ServiceView:
-    """Run this many instances; 0 sleeps until the next request, null is automatic again."""
+    """Run this many instances; null is automatic again, and 0 sleeps until the next request.
+
+    A worker gets no requests, so it sleeps until it is scaled, resumed or deployed.
+    """
     caller.parts.store.scale(project, name, body.instances, now=caller.now, guard=caller.guard)
     return _changed(caller, project, name, response)
 
@@ -155,13 +158,13 @@ def _tell(caller: Caller, service: Service) -> None:
 
 
 def _choose(caller: Caller, project: str, name: str, wanted: str | None) -> Instance:
-    instances = caller.parts.store.read_service(project, name).instances
-    running = [each for each in instances if each.status is InstanceStatus.HEALTHY]
+    record = caller.parts.store.read_service(project, name)
+    running = [each for each in record.instances if each.status is InstanceStatus.HEALTHY]
     if wanted is None:
         if not running:
+            wake = "wake it with a request, or " if record.service.kind.takes_requests else ""
             raise Conflict(
-                f"service {name} has no running instance; wake it with a request, "
-                f"or start one with: tram scale {name} 1"
+                f"service {name} has no running instance; {wake}start one with: tram scale {name} 1"
             )
         return running[0]
     found = next((each for each in running if each.id == wanted), None)
