@@ -45,7 +45,7 @@ def detect(
         raise InvalidRequest(
             f"{found.language} source recognised ({found.reason}), but not how to start it; "
             f"{STARTS.get(found.language, 'add a Procfile with a `web:` line')}, "
-            "or set `command` in tramontane.yaml",
+            "or set `run` in tramontane.yaml",
             path="command",
         )
     return found

@@ -28,7 +28,7 @@ def find_start(app: Path) -> tuple[str, ...]:
         made = ", ".join(path.name for path in jars) or "no jar"
         raise BuildFailed(
             f"Maven made {made}, but none names its main class; set `mainClass` in the manifest "
-            "configuration of maven-jar-plugin, or set `command` in tramontane.yaml"
+            "configuration of maven-jar-plugin, or set `run` in tramontane.yaml"
         )
     path, main = max(started, key=lambda item: item[0].stat().st_size)
     jar = f"/app/target/{path.name}"

@@ -137,7 +137,7 @@ def test_a_build_command_takes_the_place_of_the_detected_steps() -> None:
     options = BuildOptions(command="make")
     recipe = detect(make_tree({"index.html": ""}), options).recipe
     assert [step.argv for step in recipe.steps] == [("sh", "-c", "make")]
-    with pytest.raises(InvalidRequest, match="set `command`"):
+    with pytest.raises(InvalidRequest, match=r"set `run` in tramontane\.yaml"):
         detect(make_tree({"go.mod": "module x", "main.go": MAIN_GO}), options)
 
 
