@@ -38,7 +38,7 @@ from tramontane.builders.store import STORE_LOCK, Store, digest_of, remove_tree
 from tramontane.builders.toolchains import Finder, Toolchain, find_toolchain
 from tramontane.builders.unpack import unpack
 from tramontane.domain.artifact import Artifact, Mount
-from tramontane.domain.definition import BuildOptions
+from tramontane.domain.definition import BuildOptions, ServiceKind
 
 RECIPES_VERSION = 1
 """Raised when recipes change so that artifacts built before must not be used again."""
@@ -54,10 +54,12 @@ async def build(
     settings: BuildSettings,
     log: Log,
     start_command: str | None = None,
+    kind: ServiceKind = ServiceKind.WEB,
 ) -> Artifact:
     """Build an uploaded ``.tar.gz`` and return the artifact; at once if it is built already.
 
-    ``start_command`` is the definition's own command, if it has one. May be cancelled at any
+    ``start_command`` is the definition's own command, if it has one; without, ``kind`` decides how
+    the source is started. May be cancelled at any
     time, which ends all processes of the build; builds of the same digest run once. Raises
     ``InvalidRequest`` (the upload or an option is wrong), ``BuildFailed`` (a step failed; its
     last lines are in ``detail``) or ``Unsupported`` (a toolchain is missing).
@@ -65,7 +67,8 @@ async def build(
     store = Store(settings.root)
     store.ensure_folders()
     source = await asyncio.to_thread(_hash_file, archive)
-    key = digest_of(RECIPES_VERSION, source, vars_of(options), start_command, settings.scope)
+    asked = (source, vars_of(options), start_command, kind.value)
+    key = digest_of(RECIPES_VERSION, *asked, settings.scope)
     async with store.lock(STORE_LOCK, shared=True), store.lock(f"build-{key}"):
         staged = store.make_staging(f"build-{key}")
         try:
@@ -73,7 +76,7 @@ async def build(
             await asyncio.to_thread(unpack, archive, unpacked, settings.limits)
             app = _choose_root(unpacked, options.root)
             tree = await asyncio.to_thread(read_tree, app)
-            found = detect(tree, options, start_command)
+            found = detect(tree, options, start_command, kind)
             log(str(found))
             finder = Finder(settings=settings, store=store, log=log)
             names = found.recipe.toolchains

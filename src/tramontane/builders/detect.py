@@ -17,7 +17,8 @@ from tramontane.builders.recipe import Detection, Recipe, Step, shell
 from tramontane.builders.source import SourceTree
 from tramontane.builders.static_server import STATIC_COMMAND
 from tramontane.domain.artifact import Listen
-from tramontane.domain.definition import BuildOptions
+from tramontane.domain.definition import BuildOptions, ServiceKind
+from tramontane.domain.procfile import PROCFILE, WORKER, process_type, read_procfile
 
 Detector = Callable[[SourceTree], Detection | None]
 
@@ -25,39 +26,47 @@ STATIC_ROOTS = ("", "public/")
 
 
 def detect(
-    tree: SourceTree, options: BuildOptions | None = None, start_command: str | None = None
+    tree: SourceTree,
+    options: BuildOptions | None = None,
+    start_command: str | None = None,
+    kind: ServiceKind = ServiceKind.WEB,
 ) -> Detection:
     """Return what the source is and how to build it.
 
     ``options.language`` asks for one detector only; ``options.command`` takes the place of the
     steps that would compile the source; ``start_command`` takes the place of the command that
-    would start it and listens on ``$PORT``. Raises ``InvalidRequest`` if nothing is recognised.
+    would start it and listens on ``$PORT``. ``kind`` decides which line of a Procfile counts, and a
+    worker is never started by a server. Raises ``InvalidRequest`` if nothing is recognised.
     """
     options = options or BuildOptions()
-    web = start_command or procfile_web(tree)
-    found = _recognise(tree, options.language, web)
+    process = process_type(kind)
+    command = start_command or read_procfile(tree.text(PROCFILE)).get(process)
+    found = _recognise(tree, options.language, command)
     if options.command:
         found = _with_build_command(found, options.command)
-    if web:
-        origin = "the command given" if start_command else "`web` of the Procfile"
-        found = _with_start_command(found, web, origin)
-    if not found.recipe.command and found.language not in SELF_STARTING:
-        raise InvalidRequest(
-            f"{found.language} source recognised ({found.reason}), but not how to start it; "
-            f"{STARTS.get(found.language, 'add a Procfile with a `web:` line')}, "
-            "or set `run` in tramontane.yaml",
-            path="command",
-        )
+    if command:
+        origin = "the command given" if start_command else f"`{process}` of the Procfile"
+        return _with_start_command(found, command, origin)
+    _check_start(found, tree, kind)
     return found
 
 
-def procfile_web(tree: SourceTree) -> str | None:
-    """Return the command of the ``web`` process in the Procfile, if there is one."""
-    for line in tree.text("Procfile").splitlines():
-        name, colon, command = line.partition(":")
-        if colon and name.strip() == "web" and command.strip():
-            return command.strip()
-    return None
+def _check_start(found: Detection, tree: SourceTree, kind: ServiceKind) -> None:
+    """Raise ``InvalidRequest`` unless what was detected can start a service of this kind."""
+    works = kind is ServiceKind.WORKER
+    starts = bool(found.recipe.command) or found.language in SELF_STARTING
+    # Where the platform chose a server, that answers requests and does nothing else.
+    if starts and not (works and found.recipe.listen is Listen.UNIX):
+        return
+    line = f"add a Procfile with a `{process_type(kind)}:` line"
+    hint = line if works else STARTS.get(found.language, line)
+    if not works and WORKER in read_procfile(tree.text(PROCFILE)):
+        hint = f"set `kind: worker` to run the `{WORKER}:` line of its Procfile, {hint}"
+    raise InvalidRequest(
+        f"{found.language} source recognised ({found.reason}), but not how to start it"
+        f"{' as a worker' if works else ''}; {hint}, or set `run` in tramontane.yaml",
+        path="command",
+    )
 
 
 def detect_static(tree: SourceTree) -> Detection | None:
@@ -82,7 +91,7 @@ def detect_static(tree: SourceTree) -> Detection | None:
 
 def detect_command(tree: SourceTree) -> Detection | None:
     """Recognise any directory whose Procfile says how to start it; ``python`` is at hand."""
-    if not tree.has("Procfile"):
+    if not tree.has(PROCFILE):
         return None
     return _command_only("Procfile found")
 
@@ -114,7 +123,7 @@ LOOKED_FOR = (
 )
 
 
-def _recognise(tree: SourceTree, language: str | None, web: str | None) -> Detection:
+def _recognise(tree: SourceTree, language: str | None, command: str | None) -> Detection:
     if language is not None and language not in DETECTORS:
         known = ", ".join(DETECTORS)
         raise InvalidRequest(
@@ -130,11 +139,11 @@ def _recognise(tree: SourceTree, language: str | None, web: str | None) -> Detec
             "`build.root` to the folder that holds it",
             path="build.language",
         )
-    if web is not None:
+    if command is not None:
         return _command_only("nothing recognised")
     raise InvalidRequest(
         f"nothing recognised in the source; looked for {LOOKED_FOR}; add one of them, add a "
-        "Procfile with a `web:` line, or set `build.root` to the folder that holds it",
+        "Procfile with a `web:` or `worker:` line, or set `build.root` to the folder that holds it",
         path="build",
     )
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from tramontane.base.errors import InvalidRequest
+from tramontane.domain.procfile import PROCFILE
 
 TEXT_BYTES_MAX = 512 * 1024
 TEXTS_MAX = 2_000
 DEPTH_MAX = 4
-NAMES_READ = ("Procfile", "go.mod", ".npmrc")
+NAMES_READ = (PROCFILE, "go.mod", ".npmrc")
 SUFFIXES_READ = (".py", ".go", ".toml", ".json", ".xml", ".txt")
 
 

@@ -71,6 +71,7 @@ class ArtifactMaker:
             settings=replace(self.settings, scope=project),
             log=log_to,
             start_command=deployment.definition.command,
+            kind=deployment.definition.kind,
         )
 
     def _prepare_model(self, reference: str) -> Artifact:

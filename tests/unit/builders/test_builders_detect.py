@@ -9,7 +9,7 @@ from tramontane.builders.detect import detect
 from tramontane.builders.recipe import EVERYTHING, shell
 from tramontane.builders.source import make_tree
 from tramontane.domain.artifact import Listen
-from tramontane.domain.definition import BuildOptions
+from tramontane.domain.definition import BuildOptions, ServiceKind
 
 FASTAPI = "from fastapi import FastAPI\napp = FastAPI()\n"
 FLASK = "import flask\napp = flask.Flask(__name__)\n"
@@ -122,6 +122,41 @@ def test_own_commands_listen_on_the_port() -> None:
     assert by_procfile.recipe.command == ("sh", "-c", "exec serve --port $PORT")
     assert by_definition.recipe.command == ("sh", "-c", "exec serve")
     assert by_procfile.recipe.listen is by_definition.recipe.listen is Listen.TCP
+
+
+BOTH = "web: serve --port $PORT\nworker: python  tasks.py\n"
+
+
+def test_a_worker_runs_its_own_line_of_the_procfile() -> None:
+    tree = make_tree({"main.py": FASTAPI, "Procfile": BOTH})
+    found = detect(tree, kind=ServiceKind.WORKER)
+    assert found.recipe.command == ("sh", "-c", "exec python  tasks.py")
+    assert "started by `worker` of the Procfile" in str(found)
+    assert "started by `web` of the Procfile" in str(detect(tree))
+    own = detect(tree, None, "./own", ServiceKind.WORKER)
+    assert own.recipe.command == ("sh", "-c", "exec ./own")
+
+
+def test_a_worker_may_be_a_program_that_needs_no_server() -> None:
+    script = detect(make_tree({"main.py": "print('hi')"}), kind=ServiceKind.WORKER)
+    assert script.recipe.command == ("python", "main.py")
+    jar = detect(make_tree({"pom.xml": POM.format("")}), kind=ServiceKind.WORKER)
+    assert jar.language == "java"
+
+
+@pytest.mark.parametrize(
+    "files", [{"main.py": FASTAPI}, {"index.html": ""}, {"main.py": FASTAPI, "Procfile": "web: x"}]
+)
+def test_a_worker_is_never_started_by_a_server(files: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest, match="as a worker; add a Procfile with a `worker:` line"):
+        detect(make_tree(files), kind=ServiceKind.WORKER)
+
+
+def test_a_procfile_with_a_worker_alone_leads_to_the_kind() -> None:
+    tree = make_tree({"Procfile": "worker: ./work"})
+    assert detect(tree, kind=ServiceKind.WORKER).recipe.command == ("sh", "-c", "exec ./work")
+    with pytest.raises(InvalidRequest, match="set `kind: worker` to run the `worker:` line"):
+        detect(tree)
 
 
 def test_the_language_can_be_forced() -> None:
