@@ -1,12 +1,13 @@
 """``tram apply`` and ``tram plan``: all services of a manifest at once."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from tramontane.base.errors import TramontaneError
-from tramontane.cli.deploy import TIMEOUT_S, default_name, read_manifest_file
+from tramontane.cli.deploy import TIMEOUT_S, default_name, note_workers, read_manifest_file
 from tramontane.cli.failures import report
 from tramontane.cli.operate import print_candidates
 from tramontane.cli.options import DEFAULT_PROJECT, DurationType, output_option
@@ -14,7 +15,7 @@ from tramontane.cli.output import make_table, print_document
 from tramontane.cli.rollout import Rollout, digest_of, follow, put, upload
 from tramontane.cli.session import Session, pass_session
 from tramontane.wire import calls
-from tramontane.wire.manifest import MANIFEST_NAME, Manifest
+from tramontane.wire.manifest import MANIFEST_NAME, Manifest, ManifestService
 from tramontane.wire.schemas import DefinitionBody
 
 FILE_OPTION = click.option(
@@ -52,10 +53,12 @@ def apply(
     """Deploy all services of a manifest; what has not changed is left alone."""
     session.about(f"manifest {file}")
     manifest = read_manifest_file(file)
+    named = _named(manifest, file)
+    note_workers(session, named)
     project = project or manifest.project or DEFAULT_PROJECT
     api = session.api()
     digest = upload(session, api, _directory(file)) if _needs_source(manifest) else ""
-    wanted = _definitions(manifest, file, digest)
+    wanted = _definitions(named, digest)
     planned = api.fetch(calls.plan_services(project, wanted))
     unchanged = {each["name"] for each in planned["services"] if each["action"] == "unchanged"}
     rollouts: list[Rollout] = []
@@ -71,7 +74,7 @@ def apply(
     if output != "table":
         print_document(output, found)
     else:
-        rows = [[each["name"], each["status"], each["url"]] for each in found]
+        rows = [[each["name"], each["status"], each["url"] or "-"] for each in found]
         click.echo(make_table(["name", "status", "url"], rows))
     return exit_code
 
@@ -85,9 +88,11 @@ def plan(session: Session, file: Path, project: str | None, output: str) -> None
     """Show what apply would change and where each service may run. Changes nothing."""
     session.about(f"manifest {file}")
     manifest = read_manifest_file(file)
+    named = _named(manifest, file)
+    note_workers(session, named)
     digest = digest_of(session, _directory(file)) if _needs_source(manifest) else ""
     session.progress_done()
-    wanted = _definitions(manifest, file, digest)
+    wanted = _definitions(named, digest)
     project = project or manifest.project or DEFAULT_PROJECT
     found = session.api().fetch(calls.plan_services(project, wanted))
     if output != "table":
@@ -122,11 +127,15 @@ def _wait_for_all(session: Session, rollouts: list[Rollout], timeout_s: float) -
     return exit_code
 
 
-def _definitions(manifest: Manifest, file: Path, digest: str) -> dict[str, DefinitionBody]:
+def _named(manifest: Manifest, file: Path) -> dict[str, ManifestService]:
     return {
-        service.name or default_name(None, _directory(file)): service.with_source(digest)
+        service.name or default_name(None, _directory(file)): service
         for service in manifest.services
     }
+
+
+def _definitions(named: Mapping[str, ManifestService], digest: str) -> dict[str, DefinitionBody]:
+    return {name: service.with_source(digest) for name, service in named.items()}
 
 
 def _needs_source(manifest: Manifest) -> bool:

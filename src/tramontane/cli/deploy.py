@@ -1,8 +1,9 @@
 """``tram deploy``: from a directory or a model to an address that answers."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from tramontane.cli.options import DEFAULT_PROJECT, DurationType, output_option
 from tramontane.cli.output import print_document
 from tramontane.cli.rollout import Rollout, follow, put, upload
 from tramontane.cli.session import Session, pass_session
+from tramontane.domain.definition import ServiceKind
+from tramontane.domain.procfile import PROCFILE, implied_kind
 from tramontane.wire import calls
 from tramontane.wire.manifest import (
     MANIFEST_NAME,
@@ -73,7 +76,7 @@ def deploy(  # noqa: PLR0913 - one argument per option
     """Deploy the directory PATH (default: this one), or a model.
 
     A tramontane.yaml in PATH is used; what is given here wins. Without one, the language is
-    detected. The last line printed is the address.
+    detected. The last line printed is the address, if the service has one: a worker has none.
     """
     if image is not None:
         raise Unsupported(
@@ -88,6 +91,7 @@ def deploy(  # noqa: PLR0913 - one argument per option
     (service,) = manifest.services
     name = name or service.name or default_name(model, directory)
     session.about_service(project, name)
+    note_workers(session, {name: service})
     flags = Flags(model=model, policy=policy, env=env, min=min, max=max)
     service = apply_flags(service, flags)
     api = session.api()
@@ -123,11 +127,33 @@ def read_manifest_file(file: Path) -> Manifest:
     try:
         with file.open("rb") as source:
             # One byte more than allowed, so that the reader can tell and memory stays small.
-            manifest = read_manifest(source.read(BYTES_MAX + 1), str(file))
+            manifest = read_manifest(
+                source.read(BYTES_MAX + 1), str(file), partial(kind_of_source, file.parent)
+            )
     except OSError as error:
         raise InvalidRequest(f"cannot read {file}: {error.strerror}", path="file") from error
     services = tuple(_with_whole_path(each, file.parent) for each in manifest.services)
     return replace(manifest, services=services)
+
+
+def kind_of_source(directory: Path, root: str) -> ServiceKind:
+    """Return what the source in a directory says it is, by its Procfile."""
+    try:
+        with (directory / root / PROCFILE).open("rb") as file:
+            return implied_kind(file.read(BYTES_MAX).decode("utf-8-sig", "replace"))
+    except (OSError, ValueError):
+        # None that can be read says nothing; what is wrong with ``root`` is said elsewhere.
+        return ServiceKind.WEB
+
+
+def note_workers(session: Session, services: Mapping[str, ManifestService]) -> None:
+    """Tell which services are workers only because their source is."""
+    for name, service in services.items():
+        if service.implied_worker:
+            session.note(
+                f"{name} is a worker, without an address: its {PROCFILE} has a `worker:` line and "
+                f"no `web:` line ({MANIFEST_NAME} may say `kind: web`)"
+            )
 
 
 def model_reference(text: str, directory: Path) -> str:
@@ -164,7 +190,7 @@ def apply_flags(service: ManifestService, flags: Flags) -> ManifestService:
         body["policy"] = list(dict.fromkeys(flags.policy))
     body["environment"] |= dict(_variable(each) for each in flags.env)
     body["scaling"] |= _scaling(body["scaling"], flags)
-    return ManifestService(service.name, checked_definition(body, "the command line"))
+    return replace(service, definition=checked_definition(body, "the command line"))
 
 
 def _scaling(scaling: dict[str, Any], flags: Flags) -> dict[str, Any]:
@@ -190,15 +216,15 @@ def _variable(text: str) -> tuple[str, str]:
 
 
 def _manifest(directory: Path | None) -> Manifest:
-    plain = Manifest(project=None, services=(ManifestService(None, _plain_definition()),))
     if directory is None:
-        return plain
+        return read_manifest(b"{}")
     if not directory.is_dir():
         problem = "is not a directory" if directory.exists() else "does not exist"
         raise InvalidRequest(f"cannot deploy {directory}: it {problem}", path="path")
     file = directory / MANIFEST_NAME
     if not file.exists():
-        return plain
+        # As if there were one without any key.
+        return read_manifest(b"{}", kind_of_source=partial(kind_of_source, directory))
     manifest = read_manifest_file(file)
     if len(manifest.services) != 1:
         raise InvalidRequest(
@@ -206,9 +232,3 @@ def _manifest(directory: Path | None) -> Manifest:
             path="services",
         )
     return manifest
-
-
-def _plain_definition() -> Any:
-    """Return the definition that a manifest without any key would have."""
-    (service,) = read_manifest(b"{}").services
-    return service.definition

@@ -44,17 +44,32 @@ class InstancesType(click.ParamType[int]):
 @project_option
 @pass_session
 def scale(session: Session, name: str, instances: int, project: str) -> None:
-    """Set how many instances run: 0 sleeps until the next request, auto follows demand."""
+    """Set how many instances run: 0 sleeps until the next request, auto follows demand.
+
+    A worker gets no requests: it stays at 0 until it is scaled again, and auto is its minimum.
+    """
     session.about_service(project, name)
     wanted = None if instances == InstancesType.automatic else instances
-    session.api().fetch(calls.scale_service(project, name, wanted))
+    service = session.api().fetch(calls.scale_service(project, name, wanted))
+    is_asked = service["url"] is not None
     match wanted:
-        case None:
+        case None if is_asked:
             click.echo(f"{name} scales automatically")
-        case 0:
+        case None:
+            click.echo(f"{name} goes to its minimum: {_instances(service['instances_min'])}")
+        case 0 if is_asked:
             click.echo(f"{name} goes to sleep; the next request wakes it")
+        case 0:
+            click.echo(
+                f"{name} goes to zero and stays there, since no request wakes it; "
+                f"start it again with: tram scale {name} auto"
+            )
         case _:
-            click.echo(f"{name} goes to {wanted} instance{'s' if wanted != 1 else ''}")
+            click.echo(f"{name} goes to {_instances(wanted)}")
+
+
+def _instances(count: int) -> str:
+    return f"{count} instance{'s' if count != 1 else ''}"
 
 
 @click.command()

@@ -45,7 +45,7 @@ SERVICE_FIELDS: Sequence[Column] = (
     *SERVICE_COLUMNS[:4],
     ("reason", lambda each: each["reason"]),
     ("message", lambda each: each["message"]),
-    ("url", lambda each: each["url"]),
+    ("url", lambda each: each["url"] or f"none: a {each['kind']} takes no requests"),
     ("deployment", lambda each: each["deployment"]),
     ("serving", lambda each: each["serving_deployment"]),
     ("policy", lambda each: each["policy"] or "none: it may run on any cell"),

@@ -6,8 +6,8 @@ each with its path, what was expected and what was given. Called by the command 
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from tramontane.base.errors import InvalidRequest
+from tramontane.domain.definition import ServiceKind
 from tramontane.wire.kinds import find_unfit
 from tramontane.wire.manifest_form import ManyForm, ServiceForm, SingleForm
 from tramontane.wire.manifest_problems import (
@@ -36,6 +37,7 @@ from tramontane.wire.strict_yaml import Path, load_yaml, quoted
 
 MANIFEST_NAME = "tramontane.yaml"
 SCHEMA_FILE = "tramontane.schema.json"
+NOBODY: frozenset[str | None] = frozenset()
 _NO_SOURCE = DirectorySourceBody(digest="sha256:" + "0" * 64)
 
 
@@ -46,6 +48,8 @@ class ManifestService:
     name: str | None
     definition: DefinitionBody
     """With the model as its source, or with a source that ``with_source`` replaces."""
+    implied_worker: bool = False
+    """It is a worker because its source says so and the manifest says nothing."""
 
     @property
     def needs_source(self) -> bool:
@@ -67,8 +71,19 @@ class Manifest:
     services: tuple[ManifestService, ...]
 
 
-def read_manifest(raw: bytes, file_name: str = MANIFEST_NAME) -> Manifest:
-    """Return what the file asks for. Raises nothing but ``InvalidRequest``."""
+KindOfSource = Callable[[str], ServiceKind]
+"""Takes a directory below the one that is deployed; returns what kind of service its source is."""
+
+
+def read_manifest(
+    raw: bytes,
+    file_name: str = MANIFEST_NAME,
+    kind_of_source: KindOfSource = lambda _: ServiceKind.WEB,
+) -> Manifest:
+    """Return what the file asks for. Raises nothing but ``InvalidRequest``.
+
+    ``kind_of_source`` is asked about services of which the file says neither kind nor command.
+    """
     document = load_yaml(raw, file_name, _is_text)
     if document is None:
         raise InvalidRequest(f"{file_name} is empty: see docs/manifest.md", path=file_name)
@@ -84,7 +99,9 @@ def read_manifest(raw: bytes, file_name: str = MANIFEST_NAME) -> Manifest:
     project: str | None = None
     if form is not None:
         project = form.project
-        services = _services(form, problems)
+        form, workers = _with_workers(form, kind_of_source)
+        found = _services(form, problems)
+        services = [replace(each, implied_worker=each.name in workers) for each in found]
     if problems:
         raise invalid(file_name, problems)
     return Manifest(project=project, services=tuple(services))
@@ -162,6 +179,27 @@ def _without_one(value: dict[str, Any], path: Sequence[str | int]) -> dict[str, 
 
 
 # --- from the form to the wire -----------------------------------------------------------------
+
+
+def _with_workers(
+    form: SingleForm | ManyForm, kind_of_source: KindOfSource
+) -> tuple[SingleForm | ManyForm, frozenset[str | None]]:
+    """Return the form with what its sources say of kinds, and the names of these workers."""
+
+    def is_worker(service: ServiceForm) -> bool:
+        says_nothing = service.kind is None and service.model is None and service.run is None
+        return says_nothing and kind_of_source(service.build.root) is ServiceKind.WORKER
+
+    kind = {"kind": ServiceKind.WORKER.value}
+    if isinstance(form, SingleForm):
+        alone = is_worker(form)
+        return (form.model_copy(update=kind), frozenset({form.name})) if alone else (form, NOBODY)
+    workers = frozenset(name for name, service in form.services.items() if is_worker(service))
+    services = {
+        name: service.model_copy(update=kind) if name in workers else service
+        for name, service in form.services.items()
+    }
+    return form.model_copy(update={"services": services}), workers
 
 
 def _services(form: SingleForm | ManyForm, problems: list[Problem]) -> list[ManifestService]:

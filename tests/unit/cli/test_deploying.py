@@ -125,6 +125,75 @@ def test_manifest_is_used_and_flags_win(tram: Tram, app: Path) -> None:
     assert body["scaling"]["max"] == 2
 
 
+def test_a_procfile_with_a_worker_alone_makes_a_worker(tram: Tram, app: Path) -> None:
+    (app / "Procfile").write_text("worker: python main.py\n")
+    accept(tram)
+    tram.api.on("GET", HELLO, make_service(kind="worker", url=None))
+    on_upload(tram)
+    result = tram("deploy", str(app))
+    body = tram.api.sent("PUT", HELLO)
+    assert (body["kind"], body["scaling"]["min"], body["scaling"]["max"]) == ("worker", 1, 1)
+    assert "hello is a worker, without an address: its Procfile has a `worker:` line" in result.err
+    assert result.out == "hello is healthy\n"
+
+
+@pytest.mark.parametrize(
+    ("procfile", "manifest", "kind"),
+    [
+        ("web: x\nworker: y\n", "", "web"),
+        ("web: x\nworker: y\n", "kind: worker\n", "worker"),
+        ("worker: y\n", "kind: web\n", "web"),
+        ("worker: y\n", "run: ./serve\n", "web"),
+        ("worker: y\n", "name: hello\n", "worker"),
+    ],
+)
+def test_what_the_manifest_says_of_the_kind_counts(
+    tram: Tram, app: Path, procfile: str, manifest: str, kind: str
+) -> None:
+    (app / "Procfile").write_text(procfile)
+    if manifest:
+        (app / "tramontane.yaml").write_text(manifest)
+    accept(tram)
+    on_upload(tram)
+    result = tram("deploy", str(app))
+    assert tram.api.sent("PUT", HELLO)["kind"] == kind
+    implied = kind == "worker" and "kind" not in manifest
+    assert ("is a worker, without an address" in result.err) is implied
+
+
+def test_a_worker_with_no_instance_is_refused_before_anything_is_sent(
+    tram: Tram, app: Path
+) -> None:
+    (app / "Procfile").write_text("worker: python main.py\n")
+    result = tram("deploy", str(app), "--min", "0")
+    assert result.code == 2
+    assert "scale.min: expected at least 1 for a worker" in result.err
+    assert not tram.api.calls
+
+
+def test_apply_looks_for_the_procfile_of_each_service(tram: Tram, app: Path) -> None:
+    for folder, line in (("front", "web: x"), ("mails", "worker: y")):
+        (app / folder).mkdir()
+        (app / folder / "Procfile").write_text(line)
+    manifest = app / "tramontane.yaml"
+    manifest.write_text(
+        "services:\n  front: {build: {root: front}}\n  mails: {build: {root: mails}}\n"
+    )
+    planned = [{"name": name, "action": "create"} for name in ("front", "mails")]
+    tram.api.on("POST", "projects/default/plan", {"services": planned})
+    for name, kind, url in (("front", "web", "http://front"), ("mails", "worker", None)):
+        service = f"projects/default/services/{name}"
+        accept(tram, service=service)
+        tram.api.on("GET", service, make_service(name=name, kind=kind, url=url))
+    on_upload(tram)
+    result = tram("apply", "-f", str(manifest))
+    assert result.code == 0, result.err
+    assert tram.api.sent("PUT", "projects/default/services/front")["kind"] == "web"
+    assert tram.api.sent("PUT", "projects/default/services/mails")["kind"] == "worker"
+    assert result.out.splitlines()[-1] == "mails  healthy  -"
+    assert "mails is a worker" in result.err
+
+
 def test_refused_by_policy(tram: Tram) -> None:
     accept(tram, make_deployment("building"), PENDING_POLICY)
     result = tram("deploy", "--model", "tiny", "--name", "hello", "--policy", "eu")

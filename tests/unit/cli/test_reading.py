@@ -10,10 +10,10 @@ from tramontane.base.errors import NotFound, Unauthenticated, Unavailable
 
 HELLO = "projects/default/services/hello"
 LISTED = """\
-NAME   PROJECT  KIND   STATUS    READY  POLICY      URL
-hello  default  web    healthy   1/0-5  eu          http://hello.default.localhost:8080
-chat   ai       model  sleeping  0/0-1  eu, france  http://chat.ai.localhost:8080
-jobs   ai       job    pending   0/0-5  -           -
+NAME   PROJECT  KIND    STATUS    READY  POLICY      URL
+hello  default  web     healthy   1/0-5  eu          http://hello.default.localhost:8080
+chat   ai       model   sleeping  0/0-1  eu, france  http://chat.ai.localhost:8080
+mails  ai       worker  healthy   1/1-1  -           -
 """
 SHOWN = """\
 name        hello
@@ -45,10 +45,16 @@ def test_services_list(tram: Tram) -> None:
         policy=["eu", "france"],
         url="http://chat.ai.localhost:8080",
     )
-    jobs = make_service(
-        name="jobs", project="ai", kind="job", status="pending", instances=[], policy=[], url=""
+    mails = make_service(
+        name="mails",
+        project="ai",
+        kind="worker",
+        instances_min=1,
+        instances_max=1,
+        policy=[],
+        url=None,
     )
-    tram.api.on("GET", "services", [make_service(), chat, jobs])
+    tram.api.on("GET", "services", [make_service(), chat, mails])
     result = tram("services", "list")
     assert (result.code, result.out, result.err) == (0, LISTED, "")
     assert tram.api.tokens == ["secret"]
@@ -64,6 +70,14 @@ def test_services_list_of_a_project(tram: Tram) -> None:
 def test_services_get(tram: Tram) -> None:
     tram.api.on("GET", HELLO, make_service(policy=[]))
     assert tram("services", "get", "hello").out == SHOWN
+
+
+def test_a_worker_says_that_it_has_no_address(tram: Tram) -> None:
+    tram.api.on("GET", HELLO, make_service(kind="worker", url=None))
+    assert (
+        "\nurl         none: a worker takes no requests\n" in tram("services", "get", "hello").out
+    )
+    assert json.loads(tram("services", "get", "hello", "-o", "json").out)["url"] is None
 
 
 @pytest.mark.parametrize(("output", "parse"), [("json", json.loads), ("yaml", yaml.safe_load)])

@@ -25,6 +25,22 @@ def test_scale(tram: Tram, number: str, sent: int | None, said: str) -> None:
     assert said in result.out
 
 
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        ("0", "hello goes to zero and stays there"),
+        ("0", "tram scale hello auto"),
+        ("2", "hello goes to 2 instances"),
+        ("auto", "hello goes to its minimum: 1 instance"),
+    ],
+)
+def test_scale_a_worker(tram: Tram, number: str, said: str) -> None:
+    tram.api.on("POST", f"{HELLO}/scale", make_service(kind="worker", url=None, instances_min=1))
+    result = tram("scale", "hello", number)
+    assert said in result.out
+    assert "next request" not in result.out
+
+
 def test_exec(tram: Tram) -> None:
     answer = {"instance": "ins_1", "exit_code": 7, "stdout": "out\n", "stderr": "err\n"}
     tram.api.on("POST", f"{HELLO}/exec", answer)
