@@ -21,6 +21,8 @@ BACKOFF_FIRST_S = 1.0
 BACKOFF_LAST_S = 60.0
 DRAIN_SETTLE_S = 2.0
 """Two load reports: before that, silence about an endpoint does not mean that it is idle."""
+SLOW_START_S = 1.0
+"""A start that takes longer than this is worth a look, so that people see it on its way."""
 SURGE = 1
 """Instances above the wanted number while a rollout is under way."""
 
@@ -326,4 +328,4 @@ def _place(draft: Draft, deployment: Deployment) -> Draft:
     if deployment.status is DeploymentStatus.PENDING:
         message = f"starting in cell {best.cell_name}"
         draft = draft.move_deployment(deployment, DeploymentStatus.STARTING, "starting", message)
-    return draft
+    return draft.looking_again(draft.context.now + SLOW_START_S)

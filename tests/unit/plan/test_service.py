@@ -47,6 +47,18 @@ def test_a_first_deployment_starts_one_instance_and_serves() -> None:
     assert world.target.endpoints == ("/run/ins_0000000000000001",)
 
 
+def test_a_slow_start_is_soon_shown_as_one() -> None:
+    world = World()
+    world.deploy()
+    plan = world.look()
+    assert [each.status for each in world.live()] == [InstanceStatus.ALLOCATED]
+    assert plan.look_again_at is not None
+    world.advance(plan.look_again_at - world.now)
+    world.look()
+    assert [each.status for each in world.live()] == [InstanceStatus.STARTING]
+    assert world.now - START < 5
+
+
 def test_a_fresh_deployment_does_not_fall_asleep_at_once() -> None:
     world = World(now=START + 10_000)
     world.deploy()
