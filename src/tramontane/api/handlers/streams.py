@@ -112,7 +112,7 @@ def _note_differences(
 ) -> Sequence[ServiceView]:
     """Return what differs from what was shown, and note it there."""
     looked_for = set(shown) if changed is None else set(shown).intersection(changed)
-    deleted = {"status": "deleted", "reason": "deleted", "instances": []}
+    deleted: dict[str, object] = {"status": "deleted", "reason": "deleted", "instances": []}
     gone = [shown.pop(key).model_copy(update=deleted) for key in looked_for - seen.keys()]
     fresh = [view for key, view in seen.items() if shown.get(key) != view]
     shown.update(seen)
