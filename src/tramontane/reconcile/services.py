@@ -35,6 +35,8 @@ SWEEP_S = 30.0
 SWEEP_ALL_S = 600.0
 """And all others this often: a thousand that sleep should cost next to nothing."""
 WORKERS = 8
+IDLE_WAYS_MAX = 64
+"""Ways out that stay open behind services that sleep: opening one slows the next wake down."""
 
 
 class Memory(Protocol):
@@ -116,6 +118,9 @@ class ServiceReconciler:
     _egress: dict[ServiceId, EgressRoute] = field(
         init=False, default_factory=dict[ServiceId, EgressRoute]
     )
+
+    _idle_ways: dict[ServiceId, None] = field(init=False, default_factory=dict[ServiceId, None])
+    """Ways out that nothing runs behind, longest idle first."""
 
     def routes_now(self) -> list[ServiceRoute]:
         """Return every route that is or should be served."""
@@ -251,13 +256,15 @@ class ServiceReconciler:
             )
 
     def _publish(self, service_id: ServiceId, plan: ServicePlan) -> None:
-        if plan.egress != self._egress.get(service_id):
-            if plan.egress is not None:
+        if plan.egress is not None:
+            self._idle_ways.pop(service_id, None)
+            if plan.egress != self._egress.get(service_id):
                 self.routes.publish_egress(plan.egress)
                 self._egress[service_id] = plan.egress
-            else:
-                self.routes.remove_egress(service_id)
-                del self._egress[service_id]
+        elif service_id in self._egress and service_id not in self._idle_ways:
+            self._idle_ways[service_id] = None
+            if len(self._idle_ways) > IDLE_WAYS_MAX:
+                self._close_egress(next(iter(self._idle_ways)))
         route, published = plan.route, self._published.get(service_id)
         if route != published:
             if route is not None:
@@ -272,15 +279,19 @@ class ServiceReconciler:
 
     async def _watch(self, runtime: Runtime) -> None:
         async for observation in runtime.watch():
-            owner = self._owners.get(observation.instance_id)
-            if owner is None:
-                continue
-            before = self._observed.get(observation.instance_id)
-            self._observed[observation.instance_id] = observation
-            # A process id alone decides nothing; it is written with what does. On the way to
-            # ready this saves two looks, which a waking request would wait for.
-            if before is None or _decisive(before) != _decisive(observation):
-                self.queue.nudge(owner)
+            self.observe(observation)
+
+    def observe(self, observation: Observation) -> None:
+        """Take in what a runtime tells of an instance, and look at its service if that matters."""
+        owner = self._owners.get(observation.instance_id)
+        if owner is None:
+            return
+        before = self._observed.get(observation.instance_id)
+        self._observed[observation.instance_id] = observation
+        # A process id alone decides nothing; it is written with what does. On the way to
+        # ready this saves two looks, which a waking request would wait for.
+        if before is None or _decisive(before) != _decisive(observation):
+            self.queue.nudge(owner)
 
     async def _work(self) -> None:
         while True:
@@ -332,10 +343,14 @@ class ServiceReconciler:
         published = self._published.pop(service_id, None)
         if published is not None:
             self.routes.remove_service(published.project, published.service)
-        if self._egress.pop(service_id, None) is not None:
-            self.routes.remove_egress(service_id)
+        self._close_egress(service_id)
         self._promised.pop(service_id, None)
         self.demand.forget(service_id)
+
+    def _close_egress(self, service_id: ServiceId) -> None:
+        self._idle_ways.pop(service_id, None)
+        if self._egress.pop(service_id, None) is not None:
+            self.routes.remove_egress(service_id)
 
 
 def _decisive(observation: Observation) -> tuple[ObservedStatus, str | None]:

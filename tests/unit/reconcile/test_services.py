@@ -19,6 +19,7 @@ from tramontane.domain.ids import CellId, DeploymentId, ServiceId
 from tramontane.domain.instance import InstanceStatus
 from tramontane.domain.route import EgressRoute, ServiceRoute
 from tramontane.domain.snapshot import Changes
+from tramontane.reconcile import services
 from tramontane.reconcile.demand import DemandTracker
 from tramontane.reconcile.services import ServiceReconciler
 from tramontane.reconcile.specs import InstancePaths
@@ -113,6 +114,18 @@ class World:
         for _ in range(times):
             await self.reconciler.reconcile(self.service_id)
 
+    async def sleep(self) -> None:
+        """Let the service fall asleep: its instance drains, ends and is forgotten."""
+        for _ in range(20):
+            for observation in await FakeRuntime(self.host).inspect():
+                self.reconciler.observe(observation)
+            await self.look(times=1)
+            if not self.live_rows():
+                return
+            self.clock.advance(60)
+            self.host.step()
+        raise AssertionError("it does not fall asleep")
+
     def live_rows(self) -> set[str]:
         return set(self.store.list_live_instances())
 
@@ -170,5 +183,33 @@ def test_an_instance_whose_row_could_not_be_written_is_removed(store: Store) -> 
             InstanceStatus.STARTING,
             InstanceStatus.HEALTHY,
         }
+
+    asyncio.run(run())
+
+
+def test_the_way_out_stays_open_for_the_next_wake_and_ends_with_the_service(store: Store) -> None:
+    async def run() -> None:
+        world = World(store)
+        await world.look()
+        assert set(world.routes.egress) == {world.service_id}
+        store.scale("p", "web", 0, now=1)
+        await world.sleep()
+        assert set(world.routes.egress) == {world.service_id}
+        store.delete_service("p", "web", now=1)
+        await world.look()
+        assert not world.routes.egress
+
+    asyncio.run(run())
+
+
+def test_only_so_many_ways_out_stay_open(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "IDLE_WAYS_MAX", 0)
+
+    async def run() -> None:
+        world = World(store)
+        await world.look()
+        store.scale("p", "web", 0, now=1)
+        await world.sleep()
+        assert not world.routes.egress
 
     asyncio.run(run())
