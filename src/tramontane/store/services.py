@@ -235,14 +235,21 @@ def _check_generation(service: Service, guard: Guard) -> None:
 
 
 def _check_instances(connection: Connection, service: Service, instances: int | None) -> None:
-    if not instances or service.desired_deployment is None:
+    if instances is None or service.desired_deployment is None:
         return
     definition = read_deployment(connection, service, service.desired_deployment).definition
+    least = definition.scaling.instances_min
+    if instances == 0 and least and definition.kind.takes_requests:
+        raise InvalidRequest(
+            f"service {service.name} has at least {least} running (scale.min), so it would start "
+            "again at once; stop it with pause, or deploy it with a minimum of 0",
+            path="instances",
+        )
     most = max(definition.scaling.instances_max, definition.scaling.instances_min)
     if instances > most:
         raise InvalidRequest(
             f"service {service.name} may have at most {most} instances; "
-            "raise scaling.max and deploy it first",
+            "raise scale.max and deploy it first",
             path="instances",
         )
 

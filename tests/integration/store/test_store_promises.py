@@ -186,6 +186,14 @@ def test_same_deployment_resumes_a_paused_service(store: Store, ids: IdFactory) 
     assert not service.paused
 
 
+def test_what_has_a_minimum_is_not_sent_to_sleep(store: Store, ids: IdFactory) -> None:
+    definition = make_definition(scaling=Scaling(instances_min=1))
+    store.deploy("p", "web", definition, now=1, ids=ids)
+    with pytest.raises(InvalidRequest, match="would start again at once; stop it with pause"):
+        store.scale("p", "web", 0, now=2)
+    assert not store.read_service("p", "web").service.sleep_requested
+
+
 def test_scale(store: Store, ids: IdFactory) -> None:
     store.deploy("p", "web", make_definition(), now=1, ids=ids)
     three = store.scale("p", "web", 3, now=2)
