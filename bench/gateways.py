@@ -52,7 +52,7 @@ async def run_gateway(
     options = GatewayOptions(
         port=port, access_log=directory / "access.log", egress_log=directory / "egress.log"
     )
-    paths = EnvoyPaths(directory=directory / "e", xds_socket=directory / "x")
+    paths = EnvoyPaths(directory=directory / "envoy", sockets=directory)
     rejections: list[Rejection] = []
     gateway = Gateway(
         socket_path=paths.xds_socket,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.platform import Platform, alive, wait_for
+from tramontane.processes.layout import make_layout
 
 pytestmark = pytest.mark.e2e
 
@@ -108,15 +109,22 @@ def test_a_killed_gateway_comes_back_with_the_same_listeners(
     assert platform.read("status")["gateway"]["pid"] != pid
 
 
-def test_down_leaves_nothing(tmp_path: Path, app_source: Path) -> None:
+@pytest.mark.parametrize("died", [False, True], ids=["running", "dead_control_plane"])
+def test_down_leaves_nothing(tmp_path: Path, app_source: Path, died: bool) -> None:
     platform = Platform(home=tmp_path / "home")
+    layout = make_layout(platform.home)
     platform.up()
     try:
         platform.tram("deploy", app_source, "--name", "brief")
         pids = [each["pid"] for each in platform.service("brief")["instances"]]
         pids += [platform.control_pid(), platform.read("status")["gateway"]["pid"]]
+        if died:
+            platform.kill_control()
+        assert layout.run.exists()
     finally:
         platform.down()
     assert not [pid for pid in pids if alive(pid)]
     assert not list(platform.processes())
+    assert not layout.run.exists()
+    assert (layout.gateway / "envoy.log").exists(), "one may want to know what Envoy said"
     platform.tram("status", check=6)

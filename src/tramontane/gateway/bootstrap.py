@@ -14,11 +14,12 @@ CONNECTIONS_MAX = 50_000
 
 @dataclass(frozen=True, kw_only=True)
 class EnvoyPaths:
-    """Where one Envoy keeps its things: all in one directory that only we may enter."""
+    """Where one Envoy keeps its things: in directories that only we may enter."""
 
     directory: Path
-    """Mode 0700. Keep it short: a Unix socket's path has at most 107 bytes."""
-    xds_socket: Path
+    """Files."""
+    sockets: Path
+    """Keep it short: a Unix socket's path has at most 107 bytes."""
 
     @property
     def bootstrap(self) -> Path:
@@ -26,9 +27,14 @@ class EnvoyPaths:
         return self.directory / "envoy.json"
 
     @property
+    def xds_socket(self) -> Path:
+        """Where it finds us."""
+        return self.sockets / "xds.sock"
+
+    @property
     def admin_socket(self) -> Path:
         """Envoy's own administration, never on TCP."""
-        return self.directory / "admin.sock"
+        return self.sockets / "admin.sock"
 
     @property
     def log(self) -> Path:

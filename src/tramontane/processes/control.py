@@ -6,7 +6,6 @@ what runs. It prints one JSON line, ``ready`` or ``failed``, and logs to stderr.
 """
 
 import asyncio
-import fcntl
 import gc
 import json
 import logging
@@ -47,7 +46,7 @@ from tramontane.gateway.server import Rejection
 from tramontane.processes.arguments import Address, ControlArguments, parse_control_arguments
 from tramontane.processes.artifacts import ArtifactMaker
 from tramontane.processes.interpreter import find_engine_files
-from tramontane.processes.layout import Layout, open_layout
+from tramontane.processes.layout import Layout, open_layout, open_run
 from tramontane.processes.logs import LogFiles
 from tramontane.processes.machine import (
     Claim,
@@ -134,6 +133,7 @@ class Control:
         self._keys: NudgeQueue[str] = NudgeQueue(self._clock.monotonic)
         self._demand = DemandTracker(self._clock.now())
         self._feed = ServiceFeed()
+        self._envoy_paths = EnvoyPaths(directory=layout.gateway, sockets=layout.run)
 
     async def run(self) -> None:
         """Start everything, say so, and stay until SIGTERM or SIGINT."""
@@ -149,11 +149,7 @@ class Control:
         issuer = TokenIssuer(load_signing_key(layout.signing_key), store, clock, random_id)
         await asyncio.to_thread(issuer.ensure_admin_token, layout.credentials)
         gateway = self._make_gateway()
-        envoy = Envoy(
-            paths=EnvoyPaths(directory=layout.run / "envoy", xds_socket=layout.run / "xds.sock"),
-            options=EnvoyOptions(),
-            clock=clock,
-        )
+        envoy = Envoy(paths=self._envoy_paths, options=EnvoyOptions(), clock=clock)
         services = self._make_services(cell, runtime, gateway)
         builds = BuildReconciler(
             store=store,
@@ -221,7 +217,7 @@ class Control:
     def _make_gateway(self) -> Gateway:
         arguments, layout = self._arguments, self._layout
         return Gateway(
-            socket_path=layout.run / "xds.sock",
+            socket_path=self._envoy_paths.xds_socket,
             clock=self._clock,
             callbacks=GatewayCallbacks(
                 on_wake=self._on_wake, on_load=self._on_load, on_rejected=_on_rejected
@@ -398,14 +394,9 @@ def _listen(address: Address, flag: str) -> socket.socket:
 
 def _lock(layout: Layout) -> TextIO:
     """Hold the platform's lock until this process ends. Raises ``Conflict`` if another does."""
-    file = layout.lock.open("a+")
-    layout.lock.chmod(0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise Conflict(f"a control plane already runs for {layout.home}") from error
-    file.truncate(0)
+    file = layout.hold()
+    if file is None:
+        raise Conflict(f"a control plane already runs for {layout.home}")
     file.write(f"{os.getpid()}\n")
     file.flush()
     return file
@@ -428,6 +419,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parse_control_arguments(sys.argv[1:] if argv is None else argv)
         layout = open_layout(arguments.home)
         with _lock(layout):
+            open_run(layout)
             database = arguments.database or layout.database
             # Not uvloop: it starts subprocesses with a plain fork, which gRPC does not survive.
             asyncio.run(_run(arguments, layout, database))

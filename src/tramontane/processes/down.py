@@ -18,7 +18,7 @@ from tramontane.domain.observation import ObservedStatus
 from tramontane.gateway.bootstrap import EnvoyPaths
 from tramontane.gateway.envoy import Envoy, EnvoyOptions
 from tramontane.processes.arguments import default_home
-from tramontane.processes.layout import Layout, open_layout
+from tramontane.processes.layout import Layout, open_layout, open_run, remove_run
 from tramontane.runtimes.process.runtime import ProcessRuntime
 
 CONTROL_S = 15.0
@@ -28,6 +28,7 @@ GRACE_S = 5.0
 async def stop_platform(layout: Layout) -> list[str]:
     """Stop everything of this platform; return a line for each part that ran."""
     stopped: list[str] = []
+    open_run(layout)
     if await _stop_control_plane(layout):
         stopped.append("control plane")
     clock = SystemClock()
@@ -43,7 +44,7 @@ async def stop_platform(layout: Layout) -> list[str]:
     await runtime.end_launcher()
     await runtime.close()
     envoy = Envoy(
-        paths=EnvoyPaths(directory=layout.run / "envoy", xds_socket=layout.run / "xds.sock"),
+        paths=EnvoyPaths(directory=layout.gateway, sockets=layout.run),
         options=EnvoyOptions(drain_s=1.0),
         clock=clock,
     )
@@ -51,6 +52,7 @@ async def stop_platform(layout: Layout) -> list[str]:
         await envoy.stop()
         stopped.append("gateway")
     layout.platform.unlink(missing_ok=True)
+    remove_run(layout)
     return stopped
 
 

@@ -7,9 +7,11 @@ Sockets are elsewhere: their paths end at 107 bytes (``sun_path``, unix(7)), and
 import fcntl
 import hashlib
 import os
+import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from tramontane.base.errors import Unsupported
 
@@ -20,7 +22,7 @@ class Layout:
 
     home: Path
     run: Path
-    """Sockets; gone after a restart of the machine, and nobody misses them."""
+    """Sockets; gone after ``tram down`` and after a restart of the machine: nobody misses them."""
 
     @property
     def database(self) -> Path:
@@ -31,11 +33,6 @@ class Layout:
     def lock(self) -> Path:
         """Held by the control plane while it runs, so that there is one."""
         return self.home / "control.lock"
-
-    @property
-    def control(self) -> Path:
-        """What the control plane says about itself: pid, start time, how it was started."""
-        return self.home / "control.json"
 
     @property
     def platform(self) -> Path:
@@ -87,6 +84,21 @@ class Layout:
         """Artifacts, dependency layers and toolchains."""
         return self.home / "builds"
 
+    def hold(self) -> TextIO | None:
+        """Take the lock until the file that is returned is closed; None if somebody has it.
+
+        The file is empty: a control plane writes its process id there.
+        """
+        file = self.lock.open("a+")
+        self.lock.chmod(0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        file.truncate(0)
+        return file
+
     def lock_holder(self) -> int | None:
         """Return the process id of the running control plane, or None if none runs.
 
@@ -107,29 +119,53 @@ class Layout:
         return self.logs / service_id / f"{deployment_id}.build.log"
 
 
+def make_layout(home: Path) -> Layout:
+    """Return the layout below ``home``, the same in every process that serves it."""
+    home = home.expanduser().absolute()
+    name = hashlib.sha256(os.fsencode(home)).hexdigest()[:10]
+    return Layout(home=home, run=Path("/tmp") / f"tram-{os.getuid()}-{name}")  # noqa: S108 - open_run
+
+
 def open_layout(home: Path) -> Layout:
     """Return the layout below ``home`` after making its directories, 0700.
 
-    Raises ``Unsupported`` if a directory cannot be made or belongs to somebody else.
+    Raises ``Unsupported`` if a directory cannot be made.
     """
-    home = home.expanduser().absolute()
-    # One short name per home, the same in every process that serves it.
-    name = hashlib.sha256(os.fsencode(home)).hexdigest()[:10]
-    run = Path("/tmp") / f"tram-{os.getuid()}-{name}"  # noqa: S108 - checked below
-    layout = Layout(home=home, run=run)
+    layout = make_layout(home)
     try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        layout.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         for directory in (layout.instances, layout.gateway, layout.logs):
             directory.mkdir(mode=0o700, exist_ok=True)
         layout.sources.mkdir(mode=0o700, exist_ok=True)
         layout.builds.mkdir(mode=0o700, exist_ok=True)
-        run.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise Unsupported(
             f"cannot make {error.filename}: {error.strerror}; name another place with TRAM_HOME"
         ) from error
-    found = run.lstat()
+    return layout
+
+
+def open_run(layout: Layout) -> None:
+    """Make the directory of sockets, 0700.
+
+    A control plane has the lock by then, so that ``remove_run`` does not take the directory away.
+    Raises ``Unsupported`` if it belongs to somebody else.
+    """
+    run = layout.run
+    try:
+        run.mkdir(mode=0o700, exist_ok=True)
+        found = run.lstat()
+    except OSError as error:
+        raise Unsupported(f"cannot make {run}: {error.strerror}; remove what is there") from error
     # Anybody may make names in /tmp: only a directory of our own, closed to others, will do.
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise Unsupported(f"{run} belongs to somebody else or is open to others; remove it")
-    return layout
+
+
+def remove_run(layout: Layout) -> None:
+    """Remove the directory of sockets once all is stopped; a new control plane keeps it."""
+    lock = layout.hold()
+    if lock is None:
+        return
+    with lock:
+        shutil.rmtree(layout.run, ignore_errors=True)

@@ -136,7 +136,7 @@ class Bed:
             load_interval_s=0.2,
         )
         self.options = replace(self.options, **options)  # pyright: ignore[reportArgumentType]
-        self.paths = EnvoyPaths(directory=directory / "e", xds_socket=directory / "x")
+        self.paths = EnvoyPaths(directory=directory / "envoy", sockets=directory)
         self.envoy = self.make_envoy()
         self.gateway = self.make_gateway()
 

@@ -45,7 +45,7 @@ async def test_envoy_accepts_the_golden_output(name: str, tmp_path: Path) -> Non
             del cluster["eds_cluster_config"]
             cluster |= {"type": "STATIC", "load_assignment": endpoints[cluster["name"]]}
         clusters.append(cluster)
-    paths = EnvoyPaths(directory=tmp_path, xds_socket=Path("/run/xds.sock"))
+    paths = EnvoyPaths(directory=tmp_path, sockets=tmp_path)
     config = make_bootstrap(paths, node_id="golden", memory_max_bytes=2**30)
     del config["dynamic_resources"]
     listeners = [inline(each, routes, filters) for each in found[types.LISTENER]]

@@ -134,8 +134,8 @@ def test_no_limit_is_left_to_a_default(world: World) -> None:
 
 
 def test_envoy_is_administered_over_a_socket_only() -> None:
-    paths = EnvoyPaths(directory=Path("/d"), xds_socket=Path("/x"))
+    paths = EnvoyPaths(directory=Path("/d"), sockets=Path("/s"))
     bootstrap = make_bootstrap(paths, node_id="n", memory_max_bytes=1)
-    assert bootstrap["admin"]["address"] == {"pipe": {"path": "/d/admin.sock", "mode": 0o600}}
+    assert bootstrap["admin"]["address"] == {"pipe": {"path": "/s/admin.sock", "mode": 0o600}}
     command = make_command(Path("/envoy"), paths, EnvoyOptions())
     assert "--disable-hot-restart" in command
