@@ -40,6 +40,9 @@ class EnvoyOptions:
     memory_max_bytes: int = 1024 * 1024 * 1024
     """Heap at which Envoy refuses new work rather than be killed."""
     log_level: str = "warning"
+    component_log_levels: str = "config:error,upstream:error,misc:error"
+    """Without us Envoy would write of it several times a second, for days; and what it refuses of
+    our configuration, we are told and write ourselves. What is left tells about Envoy."""
     drain_s: float = 10.0
     """How long ``stop`` lets requests end by themselves."""
 
@@ -69,6 +72,8 @@ def make_command(binary: Path, paths: EnvoyPaths, options: EnvoyOptions) -> list
         str(options.concurrency),
         "--log-level",
         options.log_level,
+        "--component-log-level",
+        options.component_log_levels,
         # Several Envoys run side by side, and ours are replaced by restart, not hot restart.
         "--disable-hot-restart",
         "--drain-time-s",

@@ -141,11 +141,10 @@ class Bed:
         self.gateway = self.make_gateway()
 
     def make_envoy(self) -> Envoy:
-        return Envoy(
-            paths=self.paths,
-            options=EnvoyOptions(drain_s=1, log_level=os.environ.get("ENVOY_LOG", "warning")),
-            clock=SystemClock(),
-        )
+        options = EnvoyOptions(drain_s=1)
+        if level := os.environ.get("ENVOY_LOG"):
+            options = replace(options, log_level=level, component_log_levels=f"config:{level}")
+        return Envoy(paths=self.paths, options=options, clock=SystemClock())
 
     def make_gateway(self) -> Gateway:
         return Gateway(

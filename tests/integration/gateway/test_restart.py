@@ -62,6 +62,15 @@ async def test_changes_made_while_away_are_caught_up(bed: Bed) -> None:
     assert await bed.stat("cluster_manager.cluster_removed") == 1
 
 
+async def test_a_control_plane_that_stays_away_does_not_fill_the_log(bed: Bed) -> None:
+    await bed.gateway.close()
+    failed = r"cluster.control_plane.upstream_cx_connect_fail"
+    async with asyncio.timeout(PATIENCE_S):
+        while await bed.stat(failed) < 5:
+            await asyncio.sleep(0.05)
+    assert bed.paths.log.read_text() == ""
+
+
 async def test_requests_held_over_a_restart_are_asked_for_again(bed: Bed) -> None:
     server = await bed.serve("a")
     bed.publish("web", asleep("web@1"))
