@@ -128,3 +128,20 @@ def test_down_leaves_nothing(tmp_path: Path, app_source: Path, died: bool) -> No
     assert not layout.run.exists()
     assert (layout.gateway / "envoy.log").exists(), "one may want to know what Envoy said"
     platform.tram("status", check=6)
+
+
+def test_ports_that_are_taken_are_named_with_who_has_them(
+    platform: Platform, tmp_path: Path
+) -> None:
+    second = Platform(home=tmp_path / "home")
+    flags = {"--gateway": platform.gateway_port, "--api": platform.api_port}
+    for flag, taken in flags.items():
+        ports = {"--gateway": second.gateway_port, "--api": second.api_port, flag: taken}
+        given = [word for name, port in ports.items() for word in (name, f"127.0.0.1:{port}")]
+        said = second.tram("up", "--detach", *given, check=1).stderr
+        assert f"port {taken} is taken" in said
+        assert f"held by the platform of TRAM_HOME {platform.home} (" in said
+        assert f"next: choose another with {flag} HOST:PORT" in said
+        assert f"TRAM_HOME={platform.home} tram down" in said
+    wait_for(lambda: not list(second.processes()), "the control planes that failed to end")
+    second.down()

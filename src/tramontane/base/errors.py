@@ -15,6 +15,7 @@
 ``code`` is part of the public contract: ``wire`` maps it to an HTTP status and to an exit code of
 the command line. A message says what failed, which object, and the next step; lower case first
 letter, no full stop, the cause chained with ``from``. A bug is an assertion, never one of these.
+The command line shows a next step of its own for each code; ``next_step`` says a better one.
 """
 
 
@@ -30,12 +31,14 @@ class TramontaneError(Exception):
         path: str | None = None,
         detail: str | None = None,
         retry_after_s: float | None = None,
+        next_step: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.path = path
         self.detail = detail
         self.retry_after_s = retry_after_s
+        self.next_step = next_step
 
 
 class InvalidRequest(TramontaneError):

@@ -31,9 +31,8 @@ class CommandFailed(TramontaneError):
     def __init__(
         self, message: str, *, code: str = "internal", next_step: str = "", detail: str = ""
     ) -> None:
-        super().__init__(message, detail=detail or None)
+        super().__init__(message, detail=detail or None, next_step=next_step or None)
         self.code = code
-        self.next_step = next_step
 
 
 def report(error: TramontaneError, session: Session) -> int:
@@ -72,7 +71,7 @@ def _field(error: TramontaneError) -> str:
 
 
 def _next_step(error: TramontaneError, session: Session) -> str:
-    if isinstance(error, CommandFailed) and error.next_step:
+    if error.next_step:
         return error.next_step
     if error.code == "not_found" and session.next_step:
         return f"{session.next_step} shows what there is"

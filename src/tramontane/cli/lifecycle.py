@@ -289,7 +289,7 @@ def _raise_if_failed(lines: Sequence[str]) -> None:
             raise CommandFailed(
                 f"the platform did not start: {event.get('message', 'no reason given')}",
                 code=str(event.get("code", "internal")),
-                next_step="tram doctor shows what this machine offers",
+                next_step=event.get("next") or "tram doctor shows what this machine offers",
             )
 
 

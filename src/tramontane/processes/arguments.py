@@ -66,10 +66,18 @@ def parse_control_arguments(argv: Sequence[str]) -> ControlArguments:
         found = parser.parse_args(argv)
     except argparse.ArgumentError as error:
         raise InvalidRequest(str(error)) from error
+    gateway = parse_address(found.gateway, "--gateway")
+    api = parse_address(found.api, "--api")
+    if gateway == api:
+        raise InvalidRequest(
+            f"--gateway and --api are both {api}",
+            path="--api",
+            next_step="give each an address of its own",
+        )
     return ControlArguments(
         home=found.home or default_home(),
-        gateway=parse_address(found.gateway, "--gateway"),
-        api=parse_address(found.api, "--api"),
+        gateway=gateway,
+        api=api,
         country=found.country,
         operator=found.operator,
         isolation=found.isolation,

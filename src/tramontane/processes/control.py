@@ -12,7 +12,6 @@ import logging
 import os
 import resource
 import signal
-import socket
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -47,6 +46,7 @@ from tramontane.processes.arguments import Address, ControlArguments, parse_cont
 from tramontane.processes.artifacts import ArtifactMaker
 from tramontane.processes.interpreter import find_engine_files
 from tramontane.processes.layout import Layout, open_layout, open_run
+from tramontane.processes.listening import check_free, listen
 from tramontane.processes.logs import LogFiles
 from tramontane.processes.machine import (
     Claim,
@@ -141,7 +141,10 @@ class Control:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        api_socket = _listen(arguments.api, "--api")
+        api_socket = listen(arguments.api, "--api")
+        envoy = Envoy(paths=self._envoy_paths, options=EnvoyOptions(), clock=clock)
+        envoy.adopt()
+        check_free(arguments.gateway, "--gateway", adopted=envoy.pid)
         # Left by an earlier run that was killed: until we are ready there is no platform to find.
         layout.platform.unlink(missing_ok=True)
         await asyncio.to_thread(self._sources.remove_partial)
@@ -149,7 +152,6 @@ class Control:
         issuer = TokenIssuer(load_signing_key(layout.signing_key), store, clock, random_id)
         await asyncio.to_thread(issuer.ensure_admin_token, layout.credentials)
         gateway = self._make_gateway()
-        envoy = Envoy(paths=self._envoy_paths, options=EnvoyOptions(), clock=clock)
         services = self._make_services(cell, runtime, gateway)
         builds = BuildReconciler(
             store=store,
@@ -170,8 +172,6 @@ class Control:
         # What runs is known before anything is decided; Envoy is told only the whole truth.
         await services.adopt()
         gateway.publish_all(services.routes_now(), services.egress_now(), await keys.read_trust())
-        if envoy.adopt() is None:
-            _listen(arguments.gateway, "--gateway").close()
         await gateway.start()
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(api.serve(sockets=[api_socket]))
@@ -376,27 +376,14 @@ async def _require(runtime: Runtime) -> None:
             )
 
 
-def _listen(address: Address, flag: str) -> socket.socket:
-    """Return a listening socket. Raises ``Conflict`` if somebody else has the address."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((address.host, address.port))
-    except OSError as error:
-        listening.close()
-        raise Conflict(
-            f"cannot listen on {address}: {error.strerror}; choose another with {flag} HOST:PORT"
-        ) from error
-    listening.listen(1024)
-    return listening
-
-
 def _lock(layout: Layout) -> TextIO:
     """Hold the platform's lock until this process ends. Raises ``Conflict`` if another does."""
     file = layout.hold()
     if file is None:
-        raise Conflict(f"a control plane already runs for {layout.home}")
+        raise Conflict(
+            f"a control plane already runs for {layout.home}",
+            next_step="tram status; if that does not answer: tram down, then tram up",
+        )
     file.write(f"{os.getpid()}\n")
     file.flush()
     return file
@@ -434,7 +421,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: TramontaneError) -> int:
-    _say({"event": "failed", "code": error.code, "message": error.message})
+    _say(
+        {
+            "event": "failed",
+            "code": error.code,
+            "message": error.message,
+            "next": error.next_step,
+        }
+    )
     return 1
 
 

@@ -136,6 +136,20 @@ def test_up_reports_why_it_failed(tram: Tram) -> None:
     result = tram("up", "--detach")
     assert result.code == 1
     assert "the platform did not start: no Envoy here" in result.err
+    assert "next: tram doctor shows what this machine offers" in result.err
+
+
+@pytest.mark.parametrize("flags", [(), ("--detach",)])
+def test_up_says_the_next_step_that_the_control_plane_knows(
+    tram: Tram, flags: tuple[str, ...]
+) -> None:
+    start_with(tram, country=True)
+    tram.processes.on_start = lambda: None
+    failed = {"event": "failed", "code": "conflict", "message": "port 1 is taken", "next": "this"}
+    tram.processes.lines = [json.dumps(failed)]
+    result = tram("up", *flags)
+    assert result.code == 1
+    assert "  next: this\n" in result.err
 
 
 def test_up_when_the_process_just_ends(tram: Tram) -> None:
