@@ -10,6 +10,8 @@ from importlib import import_module
 from pathlib import Path
 
 from sqlalchemy import inspect, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 
 from tramontane.base.errors import Unavailable
 from tramontane.store.database import Database, parse_url, sqlite_url
@@ -33,6 +35,8 @@ def migrate_apart(database: Path | str) -> None:
     try:
         if _read_revision(opened) == HEAD:
             return
+    except DBAPIError as error:
+        raise _unreachable(url, error) from error
     finally:
         opened.close()
     ended = subprocess.run(
@@ -45,6 +49,16 @@ def migrate_apart(database: Path | str) -> None:
     if ended.returncode:
         last = (ended.stderr.strip().splitlines() or ["it ended without a word"])[-1]
         raise Unavailable(f"the database could not be prepared: {last}")
+
+
+def _unreachable(url: URL, error: DBAPIError) -> Unavailable:
+    place = url.database if url.host is None else f"{url.database} on {url.host}"
+    # The driver's first line tells; what follows explains the product that it belongs to.
+    words, *_ = str(error.orig).strip().splitlines() or ["no reason given"]
+    return Unavailable(
+        f"cannot open the database {place}: {words}",
+        next_step="see that it runs and that --database names it, then tram up again",
+    )
 
 
 def _read_revision(database: Database) -> str | None:

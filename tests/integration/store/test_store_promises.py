@@ -10,7 +10,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 
-from tramontane.base.errors import Conflict, InvalidRequest, NotFound, Unsupported
+from tramontane.base.errors import Conflict, InvalidRequest, NotFound, Unavailable, Unsupported
 from tramontane.base.ids import IdFactory, counting_ids
 from tramontane.domain.artifact import Artifact, Mount
 from tramontane.domain.cell import Capacity, Cell, EvidenceLevel, Fact
@@ -105,6 +105,21 @@ def test_migration_runs_in_a_process_apart(database: Path | str) -> None:
     store = open_store(database)
     assert store.list_projects() == []
     store.close()
+
+
+@pytest.mark.parametrize("where", ["nobody listens", "no database"])
+def test_a_database_that_cannot_be_opened_is_named_without_its_password(
+    where: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("no database at all, but long enough to be looked at " * 50)
+    nobody = "postgresql://me:hunter2@127.0.0.1:1/shop"
+    database, told = (nobody, "shop on 127.0.0.1") if where == "nobody listens" else (file, file)
+    with pytest.raises(Unavailable, match=f"cannot open the database {told}: .") as caught:
+        migrate_apart(database)
+    assert "hunter2" not in caught.value.message
+    assert "\n" not in caught.value.message
+    assert caught.value.next_step
 
 
 def test_newest_step_is_known() -> None:
