@@ -17,7 +17,7 @@ from starlette.requests import Request
 
 from tramontane.base.errors import InvalidRequest, TramontaneError
 from tramontane.wire.codes import HTTP_STATUSES
-from tramontane.wire.schemas import NAME_IN_WORDS, NAME_PATTERN, Problem
+from tramontane.wire.schemas import PATTERNS_IN_WORDS, Problem
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +109,8 @@ def _tell(error: Mapping[str, Any], body: str) -> tuple[str, str]:
         message = "is required"
     elif error["type"] in {"model_attributes_type", "model_type", "dict_type"}:
         message = "expected an object: {…}"
-    elif error.get("ctx", {}).get("pattern") == NAME_PATTERN:
-        message = f"expected {NAME_IN_WORDS}"
+    elif words := PATTERNS_IN_WORDS.get(error.get("ctx", {}).get("pattern")):
+        message = f"expected {words}"
     # The given value is left out on purpose: it may be a secret in the wrong place.
     return path, message[:1].lower() + message[1:]
 

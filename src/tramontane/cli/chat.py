@@ -13,6 +13,8 @@ from typing import Any, cast
 import click
 
 from tramontane.base.errors import NotFound, Unauthenticated, Unavailable
+from tramontane.cli.failures import make_not_found
+from tramontane.cli.options import NumberType
 from tramontane.cli.session import Session, pass_session
 from tramontane.cli.text import log_text
 from tramontane.wire import calls
@@ -30,7 +32,7 @@ Message = dict[str, str]
 @click.option("--model", metavar="NAME", help="The model; then all arguments are text.")
 @click.option("-p", "--project", metavar="PROJECT", help="Where to look for the model.")
 @click.option("--system", metavar="TEXT", help="What the model is told beforehand.")
-@click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Answer length.")
+@click.option("--max-tokens", type=NumberType(min=1), metavar="N", help="Answer length.")
 @pass_session
 def chat(
     session: Session,
@@ -88,7 +90,7 @@ def _choose(
     named = {each["name"]: each for each in found}
     if model is not None:
         if model not in named:
-            raise NotFound(f"no model {model}")
+            raise make_not_found("model", model, named)
         return named[model], " ".join(words)
     if words and words[0] in named:
         return named[words[0]], " ".join(words[1:])
@@ -98,7 +100,8 @@ def _choose(
         raise NotFound("there is no model to talk to: deploy one with tram deploy --model tiny")
     if not words:
         raise click.UsageError(f"name one of the models: {', '.join(sorted(named))}")
-    raise NotFound(f"no model {words[0]}")
+    session.about(f"model {words[0]}", "tram models list")
+    raise make_not_found("model", words[0], named)
 
 
 class Conversation:
@@ -136,11 +139,17 @@ class Conversation:
             timeout_s=TIMEOUT_S,
         )
         self._session.progress(f"waiting for {self._model} ...")
-        for document in self._session.connect(self._gateway, token).stream(call):
-            self._session.progress_done()
-            if document == b"[DONE]":
-                return
-            yield from _content(document)
+        try:
+            for document in self._session.connect(self._gateway, token).stream(call):
+                self._session.progress_done()
+                if document == b"[DONE]":
+                    return
+                yield from _content(document)
+        except Unavailable as error:
+            why = f"tram why {self._model} -p {self._project}"
+            raise Unavailable(
+                error.message, next_step=f"{why}; tram status shows the gateway"
+            ) from error
 
     def _token(self) -> str:
         return _read_tokens(self._file).get(self._project) or self._new_token()

@@ -1,6 +1,8 @@
 """``tram deploy``: from a directory or a model to an address that answers."""
 
 import re
+import shlex
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +12,7 @@ from typing import Any
 import click
 
 from tramontane.base.errors import InvalidRequest, Unsupported
-from tramontane.cli.options import DEFAULT_PROJECT, DurationType, output_option
+from tramontane.cli.options import DEFAULT_PROJECT, DurationType, NumberType, output_option
 from tramontane.cli.output import print_document
 from tramontane.cli.rollout import Rollout, follow, put, upload
 from tramontane.cli.session import Session, pass_session
@@ -49,8 +51,8 @@ class Flags:
 @click.option("-p", "--project", metavar="PROJECT", help="Default: the manifest's, or default.")
 @click.option("--policy", multiple=True, metavar="PRESET", help="Residency; all given must hold.")
 @click.option("--env", multiple=True, metavar="K=V", help="An environment variable.")
-@click.option("--min", type=click.IntRange(0, 1000), metavar="N", help="Instances at least.")
-@click.option("--max", type=click.IntRange(1, 1000), metavar="N", help="Instances at most.")
+@click.option("--min", type=NumberType(0, 1000), metavar="N", help="Instances at least.")
+@click.option("--max", type=NumberType(1, 1000), metavar="N", help="Instances at most.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it serves.")
 @click.option(
     "--timeout", type=DurationType(), default=TIMEOUT_S, show_default="10m", help="Wait this long."
@@ -79,13 +81,15 @@ def deploy(  # noqa: PLR0913 - one argument per option
     detected. The last line printed is the address, if the service has one: a worker has none.
     """
     if image is not None:
+        session.about(f"image {image}")
         raise Unsupported(
-            "--image needs a cell with a container runtime, which this version does not have: "
-            "deploy a directory or a model"
+            "--image needs a cell with a container runtime, which this version does not have",
+            next_step="deploy a directory or a model",
         )
     if model is not None and path is not None:
         raise click.UsageError("PATH and --model exclude each other: deploy one of them")
-    directory = None if model is not None else (path or Path()).resolve()
+    session.about(f"source {path or 'in this directory'}" if model is None else f"model {model}")
+    directory = None if model is not None else _check_directory(path or Path())
     manifest = _manifest(directory)
     project = project or manifest.project or DEFAULT_PROJECT
     (service,) = manifest.services
@@ -131,7 +135,11 @@ def read_manifest_file(file: Path) -> Manifest:
                 source.read(BYTES_MAX + 1), str(file), partial(kind_of_source, file.parent)
             )
     except OSError as error:
-        raise InvalidRequest(f"cannot read {file}: {error.strerror}", path="file") from error
+        raise InvalidRequest(
+            f"cannot read {file}: {_why(error)}",
+            next_step="give the file with -f FILE; "
+            "a directory without a manifest is deployed with: tram deploy",
+        ) from error
     services = tuple(_with_whole_path(each, file.parent) for each in manifest.services)
     return replace(manifest, services=services)
 
@@ -176,7 +184,7 @@ def default_name(model: str | None, directory: Path | None) -> str:
     label = re.sub(r"[^a-z0-9]+", "-", source.lower()).strip("-0123456789")[:40].rstrip("-")
     if not re.match(NAME_PATTERN, label):
         raise InvalidRequest(
-            f'cannot make a service name from "{source}": give one with --name', path="name"
+            f'cannot make a service name from "{source}"', next_step="give one with --name"
         )
     return label
 
@@ -211,16 +219,14 @@ def _variable(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         # The value may be a secret, so only the key is repeated.
-        raise click.UsageError(f"--env expects KEY=VALUE, got {key or '='!r} without the other")
+        problem = f"{key!r} has no =" if key else "there is no name before the ="
+        raise click.UsageError(f"--env expects KEY=VALUE: {problem}")
     return key, value
 
 
 def _manifest(directory: Path | None) -> Manifest:
     if directory is None:
         return read_manifest(b"{}")
-    if not directory.is_dir():
-        problem = "is not a directory" if directory.exists() else "does not exist"
-        raise InvalidRequest(f"cannot deploy {directory}: it {problem}", path="path")
     file = directory / MANIFEST_NAME
     if not file.exists():
         # As if there were one without any key.
@@ -228,7 +234,26 @@ def _manifest(directory: Path | None) -> Manifest:
     manifest = read_manifest_file(file)
     if len(manifest.services) != 1:
         raise InvalidRequest(
-            f"{file} has {len(manifest.services)} services: deploy them with: tram apply -f {file}",
-            path="services",
+            f"{file} has {len(manifest.services)} services",
+            next_step=f"deploy them with: tram apply -f {shlex.quote(str(file))}",
         )
     return manifest
+
+
+def _check_directory(path: Path) -> Path:
+    """Return the directory's whole path; raise ``InvalidRequest`` if it is none."""
+    next_step = "give the directory of an app: tram deploy PATH"
+    try:
+        if stat.S_ISDIR(path.stat().st_mode):
+            return path.resolve()
+    except OSError as error:
+        raise InvalidRequest(f"cannot deploy {path}: {_why(error)}", next_step=next_step) from error
+    if path.suffix in {".yaml", ".yml"}:
+        next_step = f"if it is a manifest: tram apply -f {shlex.quote(str(path))}"
+    elif path.suffix == ".gguf":
+        next_step = f"if it is a model: tram deploy --model {shlex.quote(str(path))}"
+    raise InvalidRequest(f"cannot deploy {path}: it is not a directory", next_step=next_step)
+
+
+def _why(error: OSError) -> str:
+    return "it does not exist" if isinstance(error, FileNotFoundError) else str(error.strerror)

@@ -1,10 +1,10 @@
 """How a failure looks to a person: what failed, which object, next step; and the exit code."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import click
 
-from tramontane.base.errors import TramontaneError
+from tramontane.base.errors import NotFound, TramontaneError
 from tramontane.cli.session import Session
 from tramontane.wire.codes import EXIT_CODES
 
@@ -35,6 +35,14 @@ class CommandFailed(TramontaneError):
         self.code = code
 
 
+def make_not_found(kind: str, name: str, known: Iterable[str]) -> NotFound:
+    """Return the error about a name that is not among the known ones."""
+    names = ", ".join(sorted(set(known)))
+    return NotFound(
+        f"no {kind} is named {name}; " + (f"there are: {names}" if names else "there is none yet")
+    )
+
+
 def report(error: TramontaneError, session: Session) -> int:
     """Print the three parts to standard error and return the exit code."""
     session.progress_done()
@@ -57,8 +65,9 @@ def report_usage(error: click.ClickException, session: Session) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return error.exit_code
-    message = error.format_message()
-    message = (message[:1].lower() + message[1:]).rstrip(".")
+    message = " ".join(error.format_message().split()).rstrip(".")
+    if not message[:2].isupper():  # PATH stays as it is written
+        message = message[:1].lower() + message[1:]
     click.echo(f"{click.style('error', fg='red')}: {message}", err=True)
     context = error.ctx if isinstance(error, click.UsageError) else None
     path = context.command_path if context else "tram"

@@ -173,8 +173,8 @@ def _ensure_home(home: Path) -> None:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidRequest(
-            f"cannot create {home}: {error.strerror}; set TRAM_HOME to a directory of yours",
-            path="TRAM_HOME",
+            f"cannot create {home}: {error.strerror}",
+            next_step="set TRAM_HOME to a directory of yours",
         ) from error
 
 

@@ -4,7 +4,13 @@ from collections.abc import Sequence
 
 import click
 
-from tramontane.cli.options import DurationType, name_argument, output_option, project_option
+from tramontane.cli.options import (
+    DurationType,
+    NumberType,
+    name_argument,
+    output_option,
+    project_option,
+)
 from tramontane.cli.output import format_time, print_document
 from tramontane.cli.session import Session, pass_session
 from tramontane.cli.text import log_text, parse_line
@@ -22,7 +28,7 @@ from tramontane.wire import calls
     help="Only this source; may be given several times.",
 )
 @click.option("--since", type=DurationType(), metavar="DURATION", help="Not older than this.")
-@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="The last N lines.")
+@click.option("--tail", type=NumberType(min=0), metavar="N", help="The last N lines.")
 @click.option("--instance", metavar="ID", help="Only this instance.")
 @click.option("--timestamps", is_flag=True, help="Begin each line with its time (UTC).")
 @project_option

@@ -122,8 +122,9 @@ def _unexpected(error: Exception, session: Session) -> int:
         traceback.print_exception(error)
     else:
         text = " ".join(str(error).split()) or type(error).__name__
+        subject = f"  object: {session.subject}\n" if session.subject else ""
         click.echo(
-            f"error: unexpected {type(error).__name__}: {text[:200]}\n"
+            f"error: unexpected {type(error).__name__}: {text[:200]}\n{subject}"
             "  next: run it again as `tram --debug ...` and report what it prints",
             err=True,
         )

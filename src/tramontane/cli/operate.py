@@ -7,6 +7,7 @@ import click
 
 from tramontane.cli.options import (
     DurationType,
+    NumberType,
     name_argument,
     output_option,
     project_option,
@@ -74,7 +75,7 @@ def _instances(count: int) -> str:
 
 @click.command()
 @name_argument
-@click.argument("number", metavar="[N]", type=click.IntRange(min=1), required=False)
+@click.argument("number", metavar="[N]", type=NumberType(min=1), required=False)
 @project_option
 @output_option
 @pass_session

@@ -32,6 +32,12 @@ class DurationType(click.ParamType[float]):
         return seconds
 
 
+class NumberType(click.IntRange):
+    """A whole number within limits, called so when it is none."""
+
+    name = "whole number"
+
+
 def output_option(command: F) -> F:
     """Add ``-o``."""
     return click.option(

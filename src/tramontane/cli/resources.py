@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from tramontane.base.errors import NotFound
+from tramontane.cli.failures import make_not_found
 from tramontane.cli.lazy import SuggestingGroup
 from tramontane.cli.options import DurationType, output_option
 from tramontane.cli.output import (
@@ -86,8 +87,9 @@ def list_models(session: Session, output: str) -> None:
 def get_model(session: Session, name: str, output: str) -> None:
     """Show one model."""
     session.about(f"model {name}", "tram models list")
-    found = _pick(session.api().fetch(calls.list_models()), "name", name, f"no model {name}")
-    print_one(output, found, MODEL_COLUMNS)
+    found = session.api().fetch(calls.list_models())
+    missing = make_not_found("model", name, (each["name"] for each in found))
+    print_one(output, _pick(found, "name", name, missing), MODEL_COLUMNS)
 
 
 @click.group(cls=SuggestingGroup)
@@ -192,7 +194,11 @@ def get_token(session: Session, token_id: str, output: str) -> None:
     """Show one token, without its secret."""
     session.about(f"token {token_id}", "tram tokens list")
     found = session.api().fetch(calls.list_tokens())
-    print_one(output, _pick(found, "id", token_id, f"no token {token_id}"), TOKEN_COLUMNS)
+    print_one(
+        output,
+        _pick(found, "id", token_id, NotFound(f"no token has the id {token_id}")),
+        TOKEN_COLUMNS,
+    )
 
 
 @tokens.command("create")
@@ -243,8 +249,8 @@ def delete_token(session: Session, token_id: str) -> None:
     click.echo(f"token {token_id} is deleted")
 
 
-def _pick(items: Sequence[Item], key: str, value: str, missing: str) -> Item:
+def _pick(items: Sequence[Item], key: str, value: str, missing: NotFound) -> Item:
     for item in items:
         if item[key] == value:
             return item
-    raise NotFound(missing)
+    raise missing

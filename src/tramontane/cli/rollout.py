@@ -120,11 +120,13 @@ def _is_done(
         case "failed", reason:
             built = "build" in reason
             detail = build_log.tail() if built else _last_output(api, rollout)
+            # What never ran, such as a model that cannot be read, has no output of its own.
+            source = " --source build" if built else " --source runtime" if detail else ""
             raise CommandFailed(
                 f"deployment {rollout.number} of {name} failed: {message}",
                 code="build_failed" if built else "internal",
-                next_step="correct the source and deploy again; the whole output: "
-                f"tram logs {name} --source {'build' if built else 'runtime'}",
+                next_step="correct it and deploy again; the whole output: "
+                f"tram logs {name}{source}",
                 detail=detail,
             )
         case "superseded", _:

@@ -9,6 +9,7 @@ from tramontane.base.errors import NotFound
 from tramontane.cli.lazy import SuggestingGroup
 from tramontane.cli.operate import delete_one
 from tramontane.cli.options import (
+    NumberType,
     any_project_option,
     name_argument,
     output_option,
@@ -129,7 +130,7 @@ def list_deployments(session: Session, name: str, project: str, output: str) -> 
 
 @deployments.command("get")
 @name_argument
-@click.argument("number", type=click.IntRange(min=1), metavar="N")
+@click.argument("number", type=NumberType(min=1), metavar="N")
 @project_option
 @output_option
 @pass_session
@@ -186,7 +187,7 @@ def get_instance(session: Session, instance_id: str, output: str) -> None:
             if instance["id"] == instance_id:
                 print_one(output, instance, INSTANCE_COLUMNS)
                 return
-    raise NotFound(f"no live instance {instance_id}")
+    raise NotFound(f"no live instance has the id {instance_id}")
 
 
 def _settings(definition: Mapping[str, Any], prefix: str = "") -> list[list[str]]:

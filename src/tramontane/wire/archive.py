@@ -15,7 +15,8 @@ import hashlib
 import os
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def pack(directory: Path, target: Path, *, bytes_max: int = ARCHIVE_BYTES_MAX) -
     the archive would exceed ``bytes_max``; ``target`` is removed then.
     """
     if not directory.is_dir():
-        raise InvalidRequest(f"cannot deploy {directory}: it is not a directory", path="path")
+        raise InvalidRequest(f"cannot deploy {directory}: it is not a directory")
     rules = read_rules(directory)
     try:
         count = _write(directory, target, rules, bytes_max)
@@ -129,7 +130,8 @@ def _expression(glob: str) -> str:
 
 
 def _walk(root: Path, folder: Path, rules: Sequence[IgnoreRule]) -> Iterator[Path]:
-    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    with _naming(folder):
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     names = {entry.name for entry in entries}
     for entry in entries:
         path = Path(entry.path)
@@ -159,7 +161,7 @@ def _write(directory: Path, target: Path, rules: Sequence[IgnoreRule], bytes_max
                     count += 1
         _require_small(directory, raw.tell(), bytes_max)
     if count == 0:
-        raise InvalidRequest(f"cannot deploy {directory}: it has no files", path="path")
+        raise InvalidRequest(f"cannot deploy {directory}: it has no files")
     return count
 
 
@@ -176,11 +178,22 @@ def _add(archive: tarfile.TarFile, root: Path, path: Path) -> None:
         member.linkname = path.readlink().as_posix()
         archive.addfile(member)
         return
-    with path.open("rb") as content:
+    with _naming(path), path.open("rb") as content:
         status = os.fstat(content.fileno())
         member.size = status.st_size
         member.mode = 0o755 if status.st_mode & 0o111 else 0o644
         archive.addfile(member, content)
+
+
+@contextmanager
+def _naming(path: Path) -> Generator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise InvalidRequest(
+            f"cannot read {path}: {error.strerror}",
+            next_step="make it readable, or name it in .tramignore",
+        ) from error
 
 
 def _require_inside(root: Path, path: Path, name: str) -> None:
@@ -197,6 +210,5 @@ def _require_small(directory: Path, size_bytes: int, bytes_max: int) -> None:
     if size_bytes > bytes_max:
         raise InvalidRequest(
             f"cannot deploy {directory}: packed it exceeds {bytes_max // 1024**2} MiB; "
-            "name data and build outputs in .tramignore",
-            path="path",
+            "name data and build outputs in .tramignore"
         )

@@ -58,7 +58,8 @@ def read_platform(environment: Mapping[str, str], home: Path | None = None) -> P
     if found is None:
         raise Unavailable(
             f"no platform is running for {HOME_VARIABLE} {file.parent}: start one with `tram up`, "
-            f"or set {API_VARIABLE} to reach one elsewhere"
+            f"or set {API_VARIABLE} to reach one elsewhere",
+            next_step="tram up --detach",
         )
     return found
 
@@ -110,9 +111,10 @@ def _read_platform_file(file: Path) -> Platform | None:
             gateway=check_address(str(value["gateway"]), str(file)),
             domain=str(value.get("domain", "localhost")),
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Unavailable(
-            f"{file} is damaged ({error}): run `tram down`, then `tram up`"
+            f"{file} is damaged ({error}): run `tram down`, then `tram up`",
+            next_step="tram down, then tram up",
         ) from error

@@ -86,11 +86,10 @@ def read_manifest(
     """
     document = load_yaml(raw, file_name, _is_text)
     if document is None:
-        raise InvalidRequest(f"{file_name} is empty: see docs/manifest.md", path=file_name)
+        raise InvalidRequest(f"{file_name} is empty: see docs/manifest.md")
     if not isinstance(document, dict):
         raise InvalidRequest(
-            f"{file_name}: expected keys such as `name: hello`, got {kind_of(document)}",
-            path=file_name,
+            f"{file_name}: expected keys such as `name: hello`, got {kind_of(document)}"
         )
     value = cast("dict[str, Any]", document)
     many = "services" in value

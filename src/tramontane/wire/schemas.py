@@ -15,6 +15,12 @@ NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
 """Service and project names are DNS labels (RFC 1123), short enough to stay readable in a host."""
 NAME_IN_WORDS = "a name of lower-case letters, digits and hyphens (at most 40, a letter first)"
 
+TOKEN_ID_PATTERN = r"^tok_[a-z0-9]{1,60}$"  # noqa: S105 - no secret
+PATTERNS_IN_WORDS = {
+    NAME_PATTERN: NAME_IN_WORDS,
+    TOKEN_ID_PATTERN: "the id of a token, such as tok_20mg7md4hrsehnn8",
+}
+
 Name = Annotated[str, Field(pattern=NAME_PATTERN, examples=["hello"])]
 
 

@@ -39,7 +39,7 @@ def load_yaml(raw: bytes, name: str, is_text: Callable[[Path], bool]) -> Any:
     Raises nothing but ``InvalidRequest``.
     """
     if len(raw) > BYTES_MAX:
-        raise InvalidRequest(f"{name}: larger than 1 MiB; a manifest is a few lines", path=name)
+        raise InvalidRequest(f"{name}: larger than 1 MiB; a manifest is a few lines")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -52,12 +52,12 @@ def load_yaml(raw: bytes, name: str, is_text: Callable[[Path], bool]) -> Any:
             reader.take(event)
     except yaml.MarkedYAMLError as error:
         where = f" line {mark.line + 1}" if (mark := error.problem_mark) else ""
-        raise InvalidRequest(f"{name}{where}: {_plain(error)}", path=name) from error
+        raise InvalidRequest(f"{name}{where}: {_plain(error)}") from error
     except yaml.YAMLError as error:
         raise InvalidRequest(f"{name}: not YAML: {' '.join(str(error).split())}") from error
     except (ValueError, OverflowError, RecursionError) as error:
         # PyYAML's scanner lets these through for a few malformed escapes and numbers.
-        raise InvalidRequest(f"{name}: not YAML ({error})", path=name) from error
+        raise InvalidRequest(f"{name}: not YAML ({error})") from error
     return reader.document
 
 

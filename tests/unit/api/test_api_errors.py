@@ -63,6 +63,12 @@ async def test_wrong_field_is_named(client: httpx.AsyncClient, body: object, pat
     assert (await client.get("/api/v1/projects")).json() == []
 
 
+async def test_what_is_no_id_is_told_in_words(client: httpx.AsyncClient) -> None:
+    answer = await client.delete("/api/v1/tokens/laptop")
+    problem = check_problem(answer, 422, "invalid_request")
+    assert problem["detail"].startswith("token_id: expected the id of a token, such as tok_")
+
+
 @pytest.mark.parametrize(
     ("content", "status"),
     [

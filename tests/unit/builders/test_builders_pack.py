@@ -95,3 +95,15 @@ def test_refusals_name_the_thing_and_leave_nothing(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="not a directory"):
         pack(folder / "big", tmp_path / "x.tgz")
     assert not (tmp_path / "x.tgz").exists()
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("shut", ["folder", "file"])
+def test_what_may_not_be_read_is_named(tmp_path: Path, shut: str) -> None:
+    (tmp_path / "in" / "folder").mkdir(parents=True)
+    (tmp_path / "in" / "file").touch()
+    (tmp_path / "in" / shut).chmod(0)
+    with pytest.raises(InvalidRequest, match=f"cannot read .*/in/{shut}: ") as caught:
+        pack(tmp_path / "in", tmp_path / "x.tgz")
+    assert caught.value.next_step == "make it readable, or name it in .tramignore"
+    (tmp_path / "in" / shut).chmod(0o700)

@@ -238,7 +238,9 @@ def test_time_out(tram: Tram) -> None:
     ("arguments", "code", "part"),
     [
         (("deploy", "/nowhere"), 2, "cannot deploy /nowhere: it does not exist"),
-        (("deploy", "--image", "x"), 1, "--image needs a cell with a container runtime"),
+        (("deploy", "--image", "x"), 1, "  object: image x\n  next: deploy a directory or a model"),
+        (("deploy", ".", "--model", "tiny"), 2, "error: PATH and --model exclude each other"),
+        (("deploy", "--min", "x"), 2, "'x' is not a valid whole number"),
         (("deploy", "--model", "tiny", "--env", "SECRET"), 2, "--env expects KEY=VALUE"),
         (("deploy", "--model", "tiny", "--min", "3", "--max", "2"), 2, "--min 3 is more than"),
         (("deploy", "--model", "123"), 2, "give one with --name"),
@@ -251,6 +253,52 @@ def test_mistakes(tram: Tram, arguments: tuple[str, ...], code: int, part: str) 
     assert result.code == code
     assert part in result.err
     assert not [call for call in tram.api.calls if call.changes]
+
+
+NO_APP = "give the directory of an app: tram deploy PATH"
+NO_FILE = "give the file with -f FILE; a directory without a manifest is deployed with: tram deploy"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("deploy none", f"it does not exist\n  object: source none\n  next: {NO_APP}"),
+        ("deploy text", f"it is not a directory\n  object: source text\n  next: {NO_APP}"),
+        ("deploy a.yaml", "  next: if it is a manifest: tram apply -f a.yaml"),
+        ("deploy a.gguf", "  next: if it is a model: tram deploy --model a.gguf"),
+        ("deploy two", "two/tramontane.yaml has 2 services\n  object: source two\n  next: deploy"),
+        ("apply -f none", f"it does not exist\n  object: manifest none\n  next: {NO_FILE}"),
+        ("plan -f none", f"it does not exist\n  object: manifest none\n  next: {NO_FILE}"),
+        ("apply -f empty", "cannot read empty/tramontane.yaml: it does not exist"),
+    ],
+)
+def test_a_path_that_will_not_do_is_named_with_the_way_out(
+    tram: Tram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, told: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "tramontane.yaml").write_text(TWO)
+    for name in ("text", "a.yaml", "a.gguf"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    result = tram(*arguments.split())
+    assert result.code == 2
+    assert told in result.err
+
+
+def test_a_manifest_that_is_none_is_the_object_not_a_field(tram: Tram, tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    for text in ("", "just words", "a: [", "a\tb: 1\n\t- x"):
+        file.write_text(text)
+        assert f"  object: manifest {file}\n" in tram("apply", "-f", str(file)).err
+    file.write_text("scael: 1")
+    assert f"  object: manifest {file} · field scael\n" in tram("apply", "-f", str(file)).err
+
+
+def test_a_model_that_never_started_has_no_output_of_its_own(tram: Tram) -> None:
+    accept(tram, make_deployment("failed", reason="invalid_request", message="no such file"))
+    result = tram("deploy", "--model", "tiny", "--name", "hello")
+    assert "  next: correct it and deploy again; the whole output: tram logs hello\n" in result.err
 
 
 def test_secret_value_is_not_repeated(tram: Tram) -> None:

@@ -150,11 +150,37 @@ def test_misspelt_verb_gets_a_suggestion(tram: Tram) -> None:
     )
 
 
+def test_choices_are_listed_on_one_line(tram: Tram) -> None:
+    first, *_ = tram("completion").err.splitlines()
+    assert first.endswith("Choose from: bash, zsh, fish")
+
+
+@pytest.mark.parametrize("verb", [("models", "get", "x"), ("chat", "--model", "x"), ("chat", "x")])
+def test_a_model_that_is_not_there_is_told_with_those_that_are(
+    tram: Tram, verb: tuple[str, ...]
+) -> None:
+    model = {"name": "tiny", "project": "default", "status": "healthy", "url": None}
+    tram.api.on("GET", "models", [model, {**model, "name": "big"}])
+    result = tram(*verb)
+    assert result.code == 4
+    assert result.err == (
+        "error: no model is named x; there are: big, tiny\n"
+        "  object: model x\n"
+        "  next: tram models list shows what there is\n"
+    )
+
+
+def test_no_platform_is_told_with_how_to_start_one(tram: Tram) -> None:
+    (tram.home / "platform.json").unlink()
+    assert "  next: tram up --detach\n" in tram("status").err
+
+
 def test_unexpected_error_is_one_line(tram: Tram) -> None:
     tram.api.on("GET", "cells", [{"surprise": 1}])
     result = tram("cells", "list")
     assert result.code == 1
     assert "error: unexpected KeyError" in result.err
+    assert "  object: cells\n" in result.err
     assert "Traceback" not in result.err
     assert "Traceback" in tram("--debug", "cells", "list").err
 

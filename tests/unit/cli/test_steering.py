@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from tests.unit.cli.fake import FakeChild, Tram, make_service
-from tramontane.base.errors import Unauthenticated
+from tramontane.base.errors import Unauthenticated, Unavailable
 from tramontane.wire.calls import Call
 
 HELLO = "projects/default/services/hello"
@@ -266,6 +266,19 @@ def test_chat_renews_a_token_that_is_refused(tram: Tram) -> None:
 
     tram.api.on("POST", "/v1/chat/completions", answer)
     assert tram("chat", "--model", "tiny", "hi").out == "ok\n"
+
+
+def test_chat_with_a_model_that_cannot_serve_says_where_to_look(tram: Tram) -> None:
+    tram.api.on("GET", "models", [TINY])
+    tram.api.on("POST", "tokens", {"token": "inf_1"})
+    tram.api.on("POST", "/v1/chat/completions", Unavailable("it cannot serve"))
+    result = tram("chat", "tiny", "say hello")
+    assert result.code == 6
+    assert result.err == (
+        "error: it cannot serve\n"
+        "  object: model tiny in project default\n"
+        "  next: tram why tiny -p default; tram status shows the gateway\n"
+    )
 
 
 def test_chat_names_what_there_is(tram: Tram) -> None:

@@ -8,11 +8,11 @@ from tramontane.api.access import Administrator
 from tramontane.api.views import token_view
 from tramontane.base.errors import Forbidden
 from tramontane.domain.token import Scope
-from tramontane.wire.schemas import CreatedToken, TokenRequest, TokenView
+from tramontane.wire.schemas import TOKEN_ID_PATTERN, CreatedToken, TokenRequest, TokenView
 
 router = APIRouter(prefix="/tokens", tags=["tokens"])
 
-TokenId = Annotated[str, Path(pattern=r"^tok_[a-z0-9]{1,60}$")]
+TokenId = Annotated[str, Path(pattern=TOKEN_ID_PATTERN)]
 
 
 @router.get("")
