@@ -20,6 +20,9 @@ from tramontane.gateway.options import GatewayOptions
 from tramontane.gateway.resources import Resources
 from tramontane.gateway.server import AdsServer, Rejection
 
+STOP_S = 1.0
+"""For streams to end, which they do at once; after that gRPC cuts them off."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GatewayCallbacks:
@@ -76,7 +79,9 @@ class Gateway:
     async def close(self) -> None:
         """Stop serving xDS. Envoy keeps serving what it has, and reconnects when we are back."""
         if self._server is not None:
-            await self._server.stop(grace=0)
+            self._ads.close()
+            self._load.close()
+            await self._server.stop(grace=STOP_S)
             self._server = None
 
     def publish_all(

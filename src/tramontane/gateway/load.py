@@ -12,9 +12,7 @@ Used by ``gateway.gateway``; the autoscaler is the reader. What Envoy 1.40 does,
 - No report at all means that no Envoy is connected: unknown, and no reason to scale down.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -22,6 +20,7 @@ import grpc
 from tramontane.base.clock import Clock
 from tramontane.domain.load import EndpointLoad, UpstreamLoad
 from tramontane.gateway.bootstrap import CONTROL_PLANE
+from tramontane.gateway.calls import OpenCalls
 from tramontane.gateway.clusters import read_upstream_name
 from tramontane.gateway.descriptors import Schema
 from tramontane.gateway.egress import is_egress
@@ -45,6 +44,7 @@ class LoadServer:
         self._clock = clock
         self._interval_s = interval_s
         self._on_load = on_load
+        self._calls = OpenCalls()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the gRPC handler to add to a server."""
@@ -55,11 +55,14 @@ class LoadServer:
         )
         return grpc.method_handlers_generic_handler(SERVICE, {"StreamLoadStats": method})
 
+    def close(self) -> None:
+        """End every stream; Envoys connect again."""
+        self._calls.end()
+
     async def _serve(self, requests: AsyncIterator[Any], context: Any) -> None:
         response = self._response_class(send_all_clusters=True, report_endpoint_granularity=True)
         response.load_reporting_interval.FromMilliseconds(round(self._interval_s * 1000))
-        # Closing cancels us; let through, gRPC would log that as a failure of ours.
-        with suppress(asyncio.CancelledError):
+        with self._calls.serving():
             await context.write(response)
             async for request in requests:
                 for load in _read_report(request, self._clock.now()):

@@ -8,12 +8,12 @@ Used by ``gateway.gateway`` only.
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import grpc
 
+from tramontane.gateway.calls import OpenCalls
 from tramontane.gateway.catalogue import CLUSTER, ENDPOINTS, ROUTES, TYPES, Catalogue
 from tramontane.gateway.descriptors import Schema
 
@@ -254,6 +254,7 @@ class AdsServer:
         self.complete = asyncio.Event()
         """Set once the catalogue holds the whole state; nothing is served before."""
         self._streams: list[AdsStream] = []
+        self._calls = OpenCalls()
         self._changed = asyncio.Event()
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -264,6 +265,10 @@ class AdsServer:
             response_serializer=self.response_class.SerializeToString,
         )
         return grpc.method_handlers_generic_handler(SERVICE, {"DeltaAggregatedResources": method})
+
+    def close(self) -> None:
+        """End every stream; Envoys connect again."""
+        self._calls.end()
 
     def is_connected(self) -> bool:
         """Return whether an Envoy is connected and has asked for its routes."""
@@ -288,8 +293,7 @@ class AdsServer:
         return self.is_connected() and all(stream.applied() >= wanted for stream in self._streams)
 
     async def _serve(self, requests: AsyncIterator[Any], context: Any) -> None:
-        # Closing cancels us; let through, gRPC would log that as a failure of ours.
-        with suppress(asyncio.CancelledError):
+        with self._calls.serving():
             await self.complete.wait()
             await self._run_stream(requests, context)
 
