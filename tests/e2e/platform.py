@@ -157,6 +157,11 @@ class Platform:
                 if str(self.home).encode() in line and alive(int(entry.name)):
                     yield int(entry.name)
 
+    def complaints(self) -> list[str]:
+        """Return what the control plane's log tells beside the course of things."""
+        lines = (self.home / "control.log").read_text().splitlines()
+        return [line for line in lines if " INFO " not in line and not line.startswith("{")]
+
     def control_log(self) -> str:
         file = self.home / "control.log"
         return file.read_text(errors="replace")[-4000:] if file.exists() else ""

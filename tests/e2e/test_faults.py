@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.platform import Platform, alive, wait_for
+from tests.e2e.raw import head
 from tramontane.processes.layout import make_layout
 
 pytestmark = pytest.mark.e2e
@@ -128,6 +130,24 @@ def test_down_leaves_nothing(tmp_path: Path, app_source: Path, died: bool) -> No
     assert not layout.run.exists()
     assert (layout.gateway / "envoy.log").exists(), "one may want to know what Envoy said"
     platform.tram("status", check=6)
+
+
+def test_stopping_with_a_watcher_is_nothing_to_complain_of(tmp_path: Path) -> None:
+    platform = Platform(home=tmp_path / "home")
+    platform.up()
+    try:
+        token = (platform.home / "credentials").read_text().strip()
+        watch = head(
+            b"GET /api/v1/watch HTTP/1.1", b"host: x", b"authorization: Bearer " + token.encode()
+        )
+        with socket.create_connection(("127.0.0.1", platform.api_port), timeout=10) as watcher:
+            watcher.sendall(watch)
+            assert watcher.recv(100).startswith(b"HTTP/1.1 200")
+            platform.down()
+    finally:
+        platform.down()
+    assert platform.complaints() == []
+    assert platform.control_log().endswith("stopping: a signal asked for it\n")
 
 
 def test_ports_that_are_taken_are_named_with_who_has_them(

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from tramontane.base.errors import InvalidRequest, TramontaneError
 from tramontane.wire.codes import HTTP_STATUSES
@@ -51,16 +51,22 @@ def install_problem_handlers(app: FastAPI) -> None:
     async def on_http(request: Request, error: HTTPException) -> Response:
         return _http_problem(request, error)
 
+    @app.exception_handler(ClientDisconnect)
+    async def on_gone(_: Request, __: ClientDisconnect) -> Response:
+        return problem_response(MalformedRequest("the request's body ended early"))
+
     @app.exception_handler(Exception)
-    async def on_bug(request: Request, error: Exception) -> Response:
-        # The cause is for the operator's log; a client gets nothing that could tell a secret.
-        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    async def on_bug(request: Request, _: Exception) -> Response:
+        # A client gets nothing that could tell a secret. The exception goes on to the server,
+        # which logs it, as it does for answers that have begun and never come here.
+        log.error("%s %s failed", request.method, request.url.path)
         message = "the platform failed to answer; its log says why"
         return _respond(500, "internal", message)
 
     assert on_known
     assert on_invalid
     assert on_http
+    assert on_gone
     assert on_bug
 
 

@@ -13,13 +13,10 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
-
-import uvicorn
 
 from tramontane import __version__
 from tramontane.api.app import make_app
@@ -55,8 +52,8 @@ from tramontane.processes.machine import (
     make_cell,
     read_claim,
 )
-from tramontane.processes.patience import PatientProtocol
 from tramontane.processes.rotation import keep_rotating
+from tramontane.processes.serving import ApiServer
 from tramontane.reconcile.builds import BuildReconciler
 from tramontane.reconcile.demand import DemandTracker, service_of
 from tramontane.reconcile.keys import ALL, KeyReconciler
@@ -75,6 +72,12 @@ log = logging.getLogger("tramontane")
 
 DOMAIN = "localhost"
 """Services answer at ``<service>.<project>.localhost``: this machine, by RFC 6761."""
+LIBRARY_LEVELS = {
+    # Every question to Envoy's administration.
+    "httpx": logging.WARNING,
+    # What strangers send that is no HTTP, or asks for WebSockets: told to them, and no news to us.
+    "uvicorn.error": logging.ERROR,
+}
 READY_S = 30.0
 LAUNCHER_IDLE_S = 7 * 86400.0
 
@@ -107,15 +110,6 @@ class Facts:
             pid=pid,
             address=f"http://{self.gateway_address}",
         )
-
-
-class ApiServer(uvicorn.Server):
-    """uvicorn, leaving signals to the control plane."""
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Install nothing."""
-        yield
 
 
 class Control:
@@ -191,6 +185,7 @@ class Control:
             gc.freeze()
             self._announce()
             await self._stop.wait()
+            log.info("stopping: a signal asked for it")
             api.should_exit = True
             await serving
             for task in loops:
@@ -334,17 +329,7 @@ class Control:
                 f"http://{service}.{project}.{DOMAIN}:{arguments.gateway.port}"
             ),
         )
-        config = uvicorn.Config(
-            make_app(parts),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            http=PatientProtocol,
-            ws="none",
-            # Watches and followed logs never end by themselves.
-            timeout_graceful_shutdown=1,
-        )
-        return ApiServer(config)
+        return ApiServer(make_app(parts))
 
     def _announce(self) -> None:
         arguments, layout = self._arguments, self._layout
@@ -354,6 +339,7 @@ class Control:
             "domain": DOMAIN,
         }
         write_private(layout.platform, json.dumps(addresses, indent=2) + "\n")
+        log.info("Tramontane %s is ready", __version__)
         _say({"event": "ready", "pid": os.getpid(), **addresses})
 
 
@@ -395,10 +381,11 @@ def _say(event: dict[str, object]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a control plane; return 0 after a stop that was asked for, 1 if it could not start."""
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
+    for library, level in LIBRARY_LEVELS.items():
+        logging.getLogger(library).setLevel(level)
     # Envoy inherits it, and each of its connections takes a file.
     _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
