@@ -1,5 +1,8 @@
 """Brings a database to the present tables, mostly by seeing that it is there already.
 
+A new database gets them at once, as ``store.tables`` has them; a test holds these to be the very
+tables that the steps would have made (docs/decisions/0008-new-databases-without-migrations.md).
+
 ``open_store`` calls ``migrate``. A process that has to stay small calls ``migrate_apart`` before:
 the steps then run in a process of their own (``store.upgrade``) and leave nothing in memory here.
 """
@@ -9,21 +12,41 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from sqlalchemy import inspect, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    inspect,
+    select,
+    text,
+)
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from tramontane.base.errors import Unavailable
 from tramontane.store.database import Database, parse_url, sqlite_url
+from tramontane.store.tables import METADATA
 
 HEAD = "0001"
 """The newest step in ``store.migrations.versions``."""
 APART_S = 600.0
+LOCK = 7_265_616_770_001
+"""PostgreSQL advisory lock of the migration: any number, as long as it stays the same."""
+VERSIONS = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+"""Where Alembic keeps the step that a database is at, as Alembic makes it."""
 
 
 def migrate(database: Database) -> None:
     """Run every step that the database has not seen yet, in this process."""
-    if _read_revision(database) != HEAD:
+    if not _is_present(database):
         # Named as text on purpose: Alembic is loaded only where there is something to do.
         import_module("tramontane.store.upgrade").upgrade(database)
 
@@ -33,7 +56,7 @@ def migrate_apart(database: Path | str) -> None:
     url = sqlite_url(database) if isinstance(database, Path) else parse_url(database)
     opened = Database(url)
     try:
-        if _read_revision(opened) == HEAD:
+        if _is_present(opened):
             return
     except DBAPIError as error:
         raise _unreachable(url, error) from error
@@ -51,6 +74,30 @@ def migrate_apart(database: Path | str) -> None:
         raise Unavailable(f"the database could not be prepared: {last}")
 
 
+def take_turn(database: Database, connection: Connection) -> None:
+    """Let one replica at a time change tables, until the transaction ends."""
+    if not database.is_sqlite:  # whose writers queue by themselves
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+
+
+def _is_present(database: Database) -> bool:
+    """Return whether no step is left to run, after making the tables of a new database."""
+    if _read_revision(database) is None:
+        _make_tables(database)
+    return _read_revision(database) == HEAD
+
+
+def _make_tables(database: Database) -> None:
+    with database.write() as connection:
+        take_turn(database, connection)
+        if inspect(connection).has_table(VERSIONS.name):
+            return  # another replica was faster
+        # Not checked first: tables of somebody else are an error, never taken for ours.
+        METADATA.create_all(connection, checkfirst=False)
+        VERSIONS.create(connection, checkfirst=False)
+        connection.execute(VERSIONS.insert().values(version_num=HEAD))
+
+
 def _unreachable(url: URL, error: DBAPIError) -> Unavailable:
     place = url.database if url.host is None else f"{url.database} on {url.host}"
     # The driver's first line tells; what follows explains the product that it belongs to.
@@ -62,7 +109,8 @@ def _unreachable(url: URL, error: DBAPIError) -> Unavailable:
 
 
 def _read_revision(database: Database) -> str | None:
+    """Return the step that the database is at, None if it is new."""
     with database.read() as connection:
-        if not inspect(connection).has_table("alembic_version"):
+        if not inspect(connection).has_table(VERSIONS.name):
             return None
-        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        return connection.execute(select(VERSIONS)).scalar() or "none"

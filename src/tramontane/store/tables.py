@@ -1,6 +1,7 @@
 """The tables, as SQLAlchemy Core knows them: every statement of the store is built from these.
 
-``migrations`` is what really makes them in a database; a test holds the two against each other.
+A new database is made of them as they are, an older one is brought there by ``migrations``; a test
+holds the two against each other.
 Column names equal the field names of the domain's dataclasses, so a row is a value with its enums
 and JSON still to be read (``store.rows``). JSON is kept as text: nothing here is searched inside.
 """

@@ -12,13 +12,10 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import text
 
 from tramontane.base.errors import Unsupported
 from tramontane.store.database import Database, parse_url
-
-LOCK = 7_265_616_770_001
-"""PostgreSQL advisory lock of the migration: any number, as long as it stays the same."""
+from tramontane.store.migration import take_turn
 
 
 def upgrade(database: Database) -> None:
@@ -26,8 +23,7 @@ def upgrade(database: Database) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with database.write() as connection:
-        if not database.is_sqlite:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+        take_turn(database, connection)
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, "head")

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 
 from tramontane.base.errors import Conflict, InvalidRequest, NotFound, Unavailable, Unsupported
 from tramontane.base.ids import IdFactory, counting_ids
@@ -31,9 +31,9 @@ from tramontane.domain.service import Service, ServiceStatus
 from tramontane.domain.snapshot import Changes, Event
 from tramontane.domain.token import Scope, Token
 from tramontane.store import upgrade
-from tramontane.store.database import parse_url, sqlite_url
+from tramontane.store.database import Database, parse_url, sqlite_url
 from tramontane.store.events import EVENTS_KEPT
-from tramontane.store.migration import HEAD, migrate_apart
+from tramontane.store.migration import HEAD, migrate, migrate_apart
 from tramontane.store.requests import KEPT_S, RequestKey
 from tramontane.store.services import Guard
 from tramontane.store.snapshots import ENDED_KEPT
@@ -89,17 +89,61 @@ def bring_up(store: Store, deployment_id: DeploymentId, service: Service) -> Non
         assert store.apply(changes, service.id, snapshot.service.generation)
 
 
-def test_migrations_make_what_the_tables_say(database: Path | str) -> None:
-    open_store(database).close()
-    open_store(database).close()  # a second start changes nothing
+def test_a_new_database_is_what_the_migrations_would_have_made(database: Path | str) -> None:
     url = sqlite_url(database) if isinstance(database, Path) else parse_url(database)
+    described: list[dict[str, object]] = []
+    for make in (upgrade.upgrade, migrate):
+        opened = Database(url)
+        make(opened)
+        opened.close()
+        described.append(describe(url))
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            METADATA.drop_all(connection)
+            connection.execute(text("DROP TABLE alembic_version"))
+        engine.dispose()
+    assert described[0] == described[1]
+
+
+def describe(url: URL) -> dict[str, object]:
+    """Return everything that a database knows about its tables, and the step that it is at."""
     engine = create_engine(url)
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+        known = inspect(connection)
+        found: dict[str, object] = {
+            name: (
+                [{**each, "type": repr(each["type"])} for each in known.get_columns(name)],
+                known.get_pk_constraint(name),
+                sorted(known.get_foreign_keys(name), key=str),
+                sorted(known.get_unique_constraints(name), key=str),
+                sorted(known.get_check_constraints(name), key=str),
+                sorted(known.get_indexes(name), key=str),
+            )
+            for name in known.get_table_names()
+        }
+        found["step"] = connection.execute(text("SELECT version_num FROM alembic_version")).all()
+    engine.dispose()
+    return found
+
+
+def test_tables_of_somebody_else_are_left_alone(database: Path | str) -> None:
+    url = sqlite_url(database) if isinstance(database, Path) else parse_url(database)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE services (song TEXT)"))
+    with pytest.raises(DBAPIError, match="already exists"):
+        open_store(database)
+    with engine.begin() as connection:
+        assert inspect(connection).get_table_names() == ["services"]
     engine.dispose()
 
 
 def test_migration_runs_in_a_process_apart(database: Path | str) -> None:
+    store = open_store(database)
+    with store._database.write() as connection:  # as it was before the first step
+        METADATA.drop_all(connection)
+        connection.execute(text("DELETE FROM alembic_version"))
+    store.close()
     migrate_apart(database)
     migrate_apart(database)
     store = open_store(database)
