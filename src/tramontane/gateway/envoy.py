@@ -169,7 +169,8 @@ class Envoy:
 
     async def ask_admin(self, method: str, path: str) -> httpx.Response:
         """Return the answer of Envoy's administration socket to one request."""
-        transport = httpx.AsyncHTTPTransport(uds=str(self._paths.admin_socket))
+        # No TLS on a socket of our own; httpx would read the machine's certificates each time.
+        transport = httpx.AsyncHTTPTransport(uds=str(self._paths.admin_socket), verify=False)
         async with httpx.AsyncClient(transport=transport, timeout=5.0) as client:
             return await client.request(method, f"http://admin{path}")
 
