@@ -1,5 +1,6 @@
 """Makes the API: ``make_app(parts)`` is all that the control plane's process calls."""
 
+from functools import cache
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -53,20 +54,22 @@ def make_app(parts: ApiParts) -> FastAPI:
 
 
 def _publish(app: FastAPI) -> None:
-    document = make_openapi(app)
-    page = make_page(document)
+    @cache
+    def document() -> dict[str, Any]:
+        # Made when somebody asks: it takes longer than the rest of the app, and few ever do.
+        return make_openapi(app)
 
     @app.get("/healthz", include_in_schema=False)
     async def check_health() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.get(f"{PREFIX}/openapi.json", include_in_schema=False)
-    async def get_openapi_document() -> Any:
-        return JSONResponse(document)
+    def get_openapi_document() -> Any:
+        return JSONResponse(document())
 
     @app.get("/docs", include_in_schema=False)
-    async def get_docs() -> Any:
-        return HTMLResponse(page, headers=PAGE_HEADERS)
+    def get_docs() -> Any:
+        return HTMLResponse(make_page(document()), headers=PAGE_HEADERS)
 
     assert check_health
     assert get_openapi_document
