@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,16 @@ async def app(scope, receive, send):
 
 @pytest.fixture(scope="module")
 def platform() -> Iterator[Platform]:
+    with running_platform() as platform:
+        yield platform
+
+
+@contextmanager
+def running_platform(*flags: str) -> Iterator[Platform]:
+    """Run a platform started with these flags besides the usual ones."""
     home = Path(tempfile.mkdtemp(prefix="tram-e2e-"))
     platform = Platform(home=home / "home")
+    platform.flags = (*platform.flags, *flags)
     platform.up()
     try:
         yield platform

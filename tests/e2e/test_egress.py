@@ -1,9 +1,9 @@
 """The way out of an instance: closed, but for what its manifest names, and every attempt is told.
 
 Nothing here needs a network outside of this machine: what may be reached is an address of a
-listener in this process, named as such in ``egress:``. That an allowed *name* leads out is shown
-in ``tests/integration/gateway/test_egress.py``, with a resolver of its own; that a public address
-answers over a real network cannot be shown on a machine without one.
+listener in this process, named as such in ``egress:`` and opened by the operator. That an allowed
+*name* leads out is shown in ``tests/integration/gateway/test_egress.py``, with a resolver of its
+own; that a public address answers over a real network cannot be shown on a machine without one.
 """
 
 import json
@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import write_app
-from tests.e2e.platform import Platform, wait_for
+from tests.e2e.conftest import running_platform, write_app
+from tests.e2e.platform import Platform, free_port, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -73,9 +73,9 @@ print(json.dumps(found))
 class Listener:
     """A service of the host that nobody inside should be able to reach; TCP and UDP."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.heard: list[bytes] = []
-        self._tcp = socket.create_server(("127.0.0.1", 0))
+        self._tcp = socket.create_server(("127.0.0.1", port))
         self.port: int = self._tcp.getsockname()[1]
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.bind(("127.0.0.1", self.port))
@@ -116,6 +116,16 @@ class Listener:
             thread.join(5)
 
 
+OPENED_PORT = free_port()
+"""The one port of this machine that the operator lets instances reach."""
+
+
+@pytest.fixture(scope="module")
+def platform() -> Iterator[Platform]:
+    with running_platform("--allow-egress-to", f"127.0.0.1:{OPENED_PORT}") as platform:
+        yield platform
+
+
 @pytest.fixture
 def listener() -> Iterator[Listener]:
     listener = Listener()
@@ -123,6 +133,15 @@ def listener() -> Iterator[Listener]:
         yield listener
     finally:
         listener.close()
+
+
+@pytest.fixture
+def opened() -> Iterator[Listener]:
+    opened = Listener(OPENED_PORT)
+    try:
+        yield opened
+    finally:
+        opened.close()
 
 
 def deploy(platform: Platform, directory: Path, name: str, egress: str = "") -> None:
@@ -215,9 +234,59 @@ def test_what_is_asked_of_the_proxy_is_denied_and_told(
     assert listener.heard == []
 
 
-def test_what_the_manifest_names_is_reached_and_nothing_else(
+def test_a_manifest_alone_opens_nothing_of_this_machine(
     platform: Platform, listener: Listener, tmp_path: Path
 ) -> None:
+    own = socket.gethostbyname(socket.gethostname())
+    denied = {
+        f"127.0.0.1:{listener.port}": "this machine's own address",
+        f"127.9.9.9:{listener.port}": "this machine's own address",
+        f"0.0.0.0:{listener.port}": "this machine's own address",
+        f"{own}:{listener.port}": "this machine's own address",
+        f"127.0.0.1:{platform.api_port}": "the platform's own API",
+        f"127.0.0.1:{platform.gateway_port}": "this machine's own address",
+        "169.254.169.254:80": "metadata service",
+    }
+    rules = ", ".join(json.dumps(each) for each in (*denied, f"*.0.0.1:{OPENED_PORT}"))
+    deploy(platform, tmp_path, "greedy", f"egress: [{rules}]\n")
+    found = attempt(
+        platform,
+        "greedy",
+        *(("proxy", f"http://{host}/", 0) for host in denied),
+        ("tunnel", "127.0.0.1", listener.port),
+        ("tunnel", "127.0.0.1", platform.api_port),
+        ("tunnel", "127.0.0.1", OPENED_PORT),
+    )
+    for host, why in denied.items():
+        answer = found[f"proxy http://{host}/ 0"]
+        assert answer.startswith("403 "), (host, answer)
+        assert why in answer
+    assert found[f"tunnel 127.0.0.1 {listener.port}"].startswith("HTTP/1.1 403 ")
+    assert found[f"tunnel 127.0.0.1 {platform.api_port}"].startswith("HTTP/1.1 403 ")
+    assert found[f"tunnel 127.0.0.1 {OPENED_PORT}"].startswith("HTTP/1.1 502 ")
+    lines = egress_lines(platform, "greedy", len(denied) + 3)
+    assert all(line.startswith("denied ") for line in lines), lines
+    assert lines[0].endswith(f"tram up --allow-egress-to 127.0.0.1:{listener.port}")
+    assert "--allow-egress-to" not in next(line for line in lines if "API" in line)
+    assert listener.heard == []
+
+
+def test_the_operator_cannot_open_the_api_either(platform: Platform) -> None:
+    other = Platform(home=platform.home.with_name("other"))
+    refused = other.tram(
+        *("up", "--detach", "--api", f"127.0.0.1:{other.api_port}"),
+        *("--gateway", f"127.0.0.1:{other.gateway_port}"),
+        *("--allow-egress-to", f"127.0.0.1:{other.api_port}"),
+        check=2,
+    )
+    assert "the platform's own API" in refused.stderr
+    assert not (other.home / "claim.json").exists()
+
+
+def test_what_manifest_and_operator_name_is_reached_and_nothing_else(
+    platform: Platform, opened: Listener, tmp_path: Path
+) -> None:
+    listener = opened
     rules = f'egress: ["127.0.0.1:{listener.port}", "localhost:{listener.port}"]\n'
     deploy(platform, tmp_path, "opened", rules)
     here = f"127.0.0.1:{listener.port}"
@@ -235,12 +304,13 @@ def test_what_the_manifest_names_is_reached_and_nothing_else(
     assert found[f"proxy http://127.0.0.1:{platform.api_port}/healthz 0"].startswith("403 ")
     assert found[f"tcp 127.0.0.1 {listener.port}"] == "", "only through the proxy"
     # A name never leads into this machine, whoever allowed it: it may be anybody's record.
-    assert "names the address itself" in found[f"proxy http://localhost:{listener.port}/ 0"]
+    assert "name the address itself" in found[f"proxy http://localhost:{listener.port}/ 0"]
     assert egress_lines(platform, "opened", 4) == [
         f"allowed GET {here}",
         f"allowed CONNECT {here}",
         f"denied GET 127.0.0.1:{platform.api_port}: not under egress: in tramontane.yaml",
-        f"denied GET localhost:{listener.port}: it leads to a private address",
+        f"denied GET localhost:{listener.port}: "
+        "it leads to an address of this machine or of a private network",
     ]
     assert len(listener.heard) == 2
     assert b"x-" not in b"".join(listener.heard).lower(), "nothing of the platform's is added"

@@ -310,3 +310,20 @@ def attack():
     return kept or lines['NoNewPrivs'] != '1' or lines['Seccomp'] != '2'
 """,
 }
+
+TUNNEL = """
+def attack():
+    with socket.create_connection(('127.0.0.1', 3128), 10) as way:
+        where = '{host}:%d' % secrets['port']
+        way.sendall(('CONNECT %s HTTP/1.1\\r\\nhost: %s\\r\\n\\r\\n' % (where, where)).encode())
+        answer = way.recv(65536)
+        if not answer.startswith(b'HTTP/1.1 200'):
+            raise OSError(answer.partition(b'\\r\\n')[0].decode())
+        return True
+"""
+WAY_OUT_HOSTS = (
+    *("127.0.0.1", "127.9.9.9", "0.0.0.0", "localhost"),
+    *("127.1", "2130706433", "0x7f000001"),
+)
+WAY_OUT = {f"the host as {host}": TUNNEL.replace("{host}", host) for host in WAY_OUT_HOSTS}
+"""Through the proxy that is the way out, by rules that the attacker wrote himself."""

@@ -33,6 +33,11 @@ class PlatformFacts(Protocol):
         """Where the platform keeps its state."""
         ...
 
+    @property
+    def egress_allowed(self) -> Sequence[str]:
+        """What the operator opened of this machine and its private networks."""
+        ...
+
     def get_control_plane(self) -> PartView:
         """Return how the process that answers fares."""
         ...

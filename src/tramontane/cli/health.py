@@ -43,6 +43,8 @@ def status(session: Session, output: str) -> None:
     print_list(output, found["cells"], CELL_COLUMNS, "no cells: nothing can run")
     counts = ", ".join(f"{count} {status}" for status, count in found["services"].items() if count)
     click.echo(f"\nservices: {counts or 'none yet'}")
+    if allowed := found.get("egress_allowed"):
+        click.echo(f"egress allowed by the operator: {', '.join(allowed)}")
     click.echo(f"version {found['version']}, home {found['home']}")
 
 

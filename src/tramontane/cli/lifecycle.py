@@ -47,6 +47,16 @@ class AddressType(click.ParamType[str]):
         return str(value)
 
 
+class DestinationType(AddressType):
+    """``HOST:PORT``, or ``none``."""
+
+    name = "destination"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text unchanged if it is one; the control plane knows what it may be."""
+        return str(value) if value == "none" else super().convert(value, param, ctx)
+
+
 class CountryType(click.ParamType[str]):
     """Two letters, as in ISO 3166."""
 
@@ -90,6 +100,15 @@ class CountryType(click.ParamType[str]):
     type=click.Choice(["sandbox", "none"]),
     help="How instances are kept apart. Default: a sandbox.",
 )
+@click.option(
+    "--allow-egress-to",
+    "egress_allowed",
+    multiple=True,
+    type=DestinationType(),
+    metavar="HOST:PORT",
+    help="Let instances whose manifest names it reach this port of this machine, or this name in "
+    "a private network; may be given several times. Kept for later starts; none takes it back.",
+)
 @click.option("--database", metavar="URL", help="PostgreSQL instead of the embedded SQLite.")
 @pass_session
 def up(  # noqa: PLR0913 - one argument per option
@@ -101,6 +120,7 @@ def up(  # noqa: PLR0913 - one argument per option
     country: str | None,
     operator: str | None,
     isolation: str | None,
+    egress_allowed: Sequence[str],
     database: str | None,
 ) -> None:
     """Start the platform on this machine.
@@ -125,6 +145,7 @@ def up(  # noqa: PLR0913 - one argument per option
     }
     secrets = {DATABASE_VARIABLE: database} if database else {}
     flags = [word for option, value in given.items() if value for word in (option, value)]
+    flags += [word for each in egress_allowed for word in ("--allow-egress-to", each)]
     command = ["-m", CONTROL, *flags]
     if detach:
         _start_detached(session, command, secrets)

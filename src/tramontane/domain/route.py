@@ -61,6 +61,19 @@ class EgressRoute:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EgressBounds:
+    """How far any way out may lead: what no manifest can decide, only this machine's operator."""
+
+    own: tuple[str, ...] = ()
+    """Networks, as ``192.0.2.7/32``, whose addresses are this machine's."""
+    api_port: int | None = None
+    """Where the platform's API listens on them; no instance ever reaches it."""
+    allowed: frozenset[EgressRule] = frozenset()
+    """Destinations that the operator opened although they lie in this machine or, given as a
+    name, in a private network."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class KeyTrust:
     """How the gateway recognises API keys: signed by this key, and not revoked."""
 

@@ -1,45 +1,41 @@
 """The way out of a sandbox: one forward proxy per service on a Unix socket. Pure.
 
-It takes CONNECT and absolute-form requests, lets through what the service's rules name, and says
-how to allow the rest. Rules are matched by name; the addresses a name resolves to are filtered
-when they are resolved, so that an allowed name cannot lead back into this machine or its network.
-Called by ``gateway.resources``.
+It takes CONNECT and absolute-form requests, lets through what the service's rules name as far as
+``gateway.reach`` lets them, and says how to allow the rest. Rules are matched by name; the
+addresses a name resolves to are filtered when they are resolved, so that what was checked is what
+is dialled, however often a name changes its mind. Called by ``gateway.resources``.
 """
 
 from collections.abc import Iterable
-from ipaddress import ip_address
 
 from tramontane.domain.definition import EgressRule
-from tramontane.domain.route import EgressRoute
+from tramontane.domain.route import EgressBounds, EgressRoute
 from tramontane.gateway.access_logs import make_access_log
 from tramontane.gateway.clusters import make_circuit_breakers
 from tramontane.gateway.descriptors import Json, named, typed
 from tramontane.gateway.options import GatewayOptions
+from tramontane.gateway.reach import Denial, Way, judge, make_denied_ranges
 from tramontane.gateway.replies import make_condition, make_passage
 from tramontane.gateway.services import error
 
 CLUSTER = "egress"
-"""The cluster of every allowed name; its addresses are looked up on demand."""
+"""First word of the name of each cluster below."""
+
+NAMES = (Way.PUBLIC_NAME, Way.PRIVATE_NAME)
+"""Each has a cluster, a resolver's cache and a filter of its own: they differ in what is denied."""
 
 UNRESOLVED = (
     (
         "address_denied",
         "egress_private",
-        "%REQ(:AUTHORITY)% leads to a private address; such are reached only when the rule "
-        "under egress: in tramontane.yaml names the address itself",
+        "%REQ(:AUTHORITY)% leads to an address of this machine or of a private network; name the "
+        "address itself under egress: in tramontane.yaml. A name leads into a private network if "
+        "whoever operates the platform allows it with: tram up --allow-egress-to "
+        "%REQ(:AUTHORITY)%; it never leads into this machine",
     ),
     ("dns_resolution_failure", "egress_unresolved", "%REQ(:AUTHORITY)% has no address"),
 )
 """What Envoy says of names it could not or would not resolve; the first that holds is used."""
-
-PRIVATE_RANGES = (
-    # IANA's special-purpose registries, less what is globally reachable.
-    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
-    "192.0.0.0/24", "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24",
-    "203.0.113.0/24", "224.0.0.0/3",
-    "::/128", "::1/128", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64",
-    "2001::/23", "2001:db8::/32", "2002::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
-)  # fmt: skip
 
 LOG_FIELDS: Json = {
     "at": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
@@ -48,6 +44,7 @@ LOG_FIELDS: Json = {
     "code": "%RESPONSE_CODE%",
     "reason": "%RESPONSE_CODE_DETAILS%",
     "verdict": "%METADATA(ROUTE:tramontane:verdict)%",
+    "why": "%METADATA(ROUTE:tramontane:why)%",
     "address": "%UPSTREAM_REMOTE_ADDRESS%",
     "duration_ms": "%DURATION%",
     "request_bytes": "%BYTES_RECEIVED%",
@@ -60,7 +57,7 @@ def route_name(service_id: str) -> str:
     return f"egress/{service_id}"
 
 
-def make_egress_listener(route: EgressRoute, options: GatewayOptions) -> Json:
+def make_egress_listener(route: EgressRoute, options: GatewayOptions, bounds: EgressBounds) -> Json:
     """Return the proxy's listener; rules are apart, so that a new rule drains no connection."""
     fields = LOG_FIELDS | {
         "service_id": route.service_id,
@@ -76,11 +73,7 @@ def make_egress_listener(route: EgressRoute, options: GatewayOptions) -> Json:
             "config_source": {"ads": {}, "resource_api_version": "V3"},
         },
         http_filters=[
-            named(
-                "envoy.filters.http.dynamic_forward_proxy",
-                "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig",
-                dns_cache_config=_make_dns_cache(options),
-            ),
+            *(_make_name_filter(way, options, bounds) for way in NAMES),
             named(
                 "envoy.filters.http.router",
                 "envoy.extensions.filters.http.router.v3.Router",
@@ -108,21 +101,26 @@ def make_egress_listener(route: EgressRoute, options: GatewayOptions) -> Json:
     }
 
 
-def make_egress_routes(route: EgressRoute) -> Json:
+def make_egress_routes(route: EgressRoute, bounds: EgressBounds) -> Json:
     """Return what the service may reach, and the answer for everything else."""
     return {
         "name": route_name(route.service_id),
         "virtual_hosts": [
-            *(_make_allowed_host(rule) for rule in sorted(set(route.rules), key=_rule_key)),
-            _make_denied_host(route),
+            *(_make_named_host(rule, bounds) for rule in sorted(set(route.rules))),
+            _make_unnamed_host(route),
         ],
     }
 
 
-def make_egress_clusters(rules: Iterable[EgressRule], options: GatewayOptions) -> list[Json]:
-    """Return the cluster for names and one per destination that is written as an address."""
-    literals = sorted({rule for rule in rules if is_literal(rule.host)}, key=_rule_key)
-    return [_make_name_cluster(options), *(_make_literal_cluster(rule) for rule in literals)]
+def make_egress_clusters(
+    rules: Iterable[EgressRule], options: GatewayOptions, bounds: EgressBounds
+) -> list[Json]:
+    """Return the clusters for names and one per destination that is written as an address."""
+    literals = sorted(rule for rule in set(rules) if judge(rule, bounds) is Way.ADDRESS)
+    return [
+        *(_make_name_cluster(way, options, bounds) for way in NAMES),
+        *(_make_literal_cluster(rule) for rule in literals),
+    ]
 
 
 def is_egress(cluster: str) -> bool:
@@ -130,70 +128,71 @@ def is_egress(cluster: str) -> bool:
     return cluster.partition("=")[0] == CLUSTER
 
 
-def is_literal(host: str) -> bool:
-    """Return whether a rule names an address rather than a name."""
-    try:
-        ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return True
-
-
-def _rule_key(rule: EgressRule) -> tuple[str, int]:
-    return (rule.host, rule.port)
-
-
 def _authority(rule: EgressRule) -> str:
     host = rule.host.strip("[]").lower()
     return f"[{host}]:{rule.port}" if ":" in host else f"{host}:{rule.port}"
 
 
-def _make_allowed_host(rule: EgressRule) -> Json:
+def _cluster_of(rule: EgressRule, way: Way) -> str:
+    return f"{CLUSTER}={_authority(rule) if way is Way.ADDRESS else way}"
+
+
+def _filter_of(way: Way) -> str:
+    return f"tramontane.egress.{way}"
+
+
+def _make_named_host(rule: EgressRule, bounds: EgressBounds) -> Json:
     authority = _authority(rule)
-    # A plain http:// URL without a port leaves it out of the authority.
-    domains = [authority, *([authority.removesuffix(":80")] if rule.port == 80 else [])]
-    action = {
-        "cluster": f"{CLUSTER}={authority}" if is_literal(rule.host) else CLUSTER,
-        "timeout": "0s",
-        "idle_timeout": "0s",
-    }
-    allowed = {"filter_metadata": {"tramontane": {"verdict": "allowed"}}}
+    way = judge(rule, bounds)
+    if isinstance(way, Denial):
+        body = error("egress_denied", f"{authority} is not reached from here: {way.why}")
+        routes = _make_denied_routes(body, why=way.why)
+    else:
+        routes = _make_open_routes(rule, way)
     return {
         "name": authority,
-        "domains": domains,
+        # A plain http:// URL without a port leaves it out of the authority.
+        "domains": [authority, *([authority.removesuffix(":80")] if rule.port == 80 else [])],
         "request_headers_to_remove": ["x-forwarded-proto", "x-forwarded-for", "x-request-id"],
-        "routes": [
-            {
-                "match": {"connect_matcher": {}},
-                "route": {
-                    **action,
-                    "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}],
-                },
-                "metadata": allowed,
-            },
-            {"match": {"prefix": "/"}, "route": action, "metadata": allowed},
-        ],
+        "routes": routes,
     }
 
 
-def _make_denied_host(route: EgressRoute) -> Json:
+def _make_open_routes(rule: EgressRule, way: Way) -> list[Json]:
+    action: Json = {"cluster": _cluster_of(rule, way), "timeout": "0s", "idle_timeout": "0s"}
+    tunnel: Json = {
+        **action,
+        "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}],
+    }
+    allowed: Json = {"metadata": {"filter_metadata": {"tramontane": {"verdict": "allowed"}}}}
+    if way in NAMES:
+        enabled = typed("envoy.config.route.v3.FilterConfig", config={})
+        allowed["typed_per_filter_config"] = {_filter_of(way): enabled}
+    return [
+        {"match": {"connect_matcher": {}}, "route": tunnel, **allowed},
+        {"match": {"prefix": "/"}, "route": action, **allowed},
+    ]
+
+
+def _make_unnamed_host(route: EgressRoute) -> Json:
     body = error(
         "egress_denied",
         f"%REQ(:AUTHORITY)% is not among what {route.project}/{route.service} may reach; "
         "to allow it, add it under egress: in tramontane.yaml",
     )
+    why = "not under egress: in tramontane.yaml"
+    return {"name": "denied", "domains": ["*"], "routes": _make_denied_routes(body, why=why)}
+
+
+def _make_denied_routes(body: Json, *, why: str) -> list[Json]:
     answer = {
         "direct_response": {"status": 403, "body_format": {"json_format": body}},
-        "metadata": {"filter_metadata": {"tramontane": {"verdict": "denied"}}},
+        "metadata": {"filter_metadata": {"tramontane": {"verdict": "denied", "why": why}}},
     }
-    return {
-        "name": "denied",
-        "domains": ["*"],
-        "routes": [
-            {"match": {"connect_matcher": {}}, **answer},
-            {"match": {"prefix": "/"}, **answer},
-        ],
-    }
+    return [
+        {"match": {"connect_matcher": {}}, **answer},
+        {"match": {"prefix": "/"}, **answer},
+    ]
 
 
 def _make_local_replies() -> Json:
@@ -214,22 +213,32 @@ def _make_local_replies() -> Json:
     }
 
 
-def _make_name_cluster(options: GatewayOptions) -> Json:
+def _make_name_filter(way: Way, options: GatewayOptions, bounds: EgressBounds) -> Json:
+    """Return the filter that resolves names of this kind, for the routes that ask for it."""
+    resolving = named(
+        _filter_of(way),
+        "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig",
+        dns_cache_config=_make_dns_cache(way, options, bounds),
+    )
+    return {**resolving, "disabled": True}
+
+
+def _make_name_cluster(way: Way, options: GatewayOptions, bounds: EgressBounds) -> Json:
     return {
-        "name": CLUSTER,
+        "name": f"{CLUSTER}={way}",
         "connect_timeout": "10s",
         "lb_policy": "CLUSTER_PROVIDED",
         "circuit_breakers": make_circuit_breakers(),
         "cluster_type": named(
             "envoy.clusters.dynamic_forward_proxy",
             "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig",
-            dns_cache_config=_make_dns_cache(options),
+            dns_cache_config=_make_dns_cache(way, options, bounds),
         ),
     }
 
 
 def _make_literal_cluster(rule: EgressRule) -> Json:
-    name = f"{CLUSTER}={_authority(rule)}"
+    name = _cluster_of(rule, Way.ADDRESS)
     address = {"address": rule.host.strip("[]"), "port_value": rule.port}
     return {
         "name": name,
@@ -245,13 +254,15 @@ def _make_literal_cluster(rule: EgressRule) -> Json:
     }
 
 
-def _make_dns_cache(options: GatewayOptions) -> Json:
+def _make_dns_cache(way: Way, options: GatewayOptions, bounds: EgressBounds) -> Json:
+    denied = make_denied_ranges(way, bounds)
     cache: Json = {
-        "name": "egress",
+        # Envoy takes no other settings for a name it knows, and the machine's addresses change.
+        "name": f"{way}, not {' '.join(bounds.own)}".removesuffix(", not "),
         "dns_lookup_family": "V4_PREFERRED",
         "host_ttl": "300s",
         "max_hosts": 10_000,
-        "resolved_address_filter": {"ranges": [_make_range(text) for text in PRIVATE_RANGES]},
+        "resolved_address_filter": {"ranges": [_make_range(text) for text in denied]},
     }
     if options.egress_dns_servers:
         servers = [server.rpartition(":") for server in options.egress_dns_servers]

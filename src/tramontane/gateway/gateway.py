@@ -12,7 +12,7 @@ import grpc.aio
 
 from tramontane.base.clock import Clock
 from tramontane.domain.load import UpstreamLoad
-from tramontane.domain.route import EgressRoute, KeyTrust, ServiceRoute
+from tramontane.domain.route import EgressBounds, EgressRoute, KeyTrust, ServiceRoute
 from tramontane.gateway.catalogue import Catalogue
 from tramontane.gateway.descriptors import Schema
 from tramontane.gateway.load import LoadServer
@@ -110,6 +110,10 @@ class Gateway:
     def remove_egress(self, service_id: str) -> None:
         """Close the way out of one service. Silence if unknown."""
         self._resources.remove_egress(service_id)
+
+    def publish_bounds(self, bounds: EgressBounds) -> None:
+        """Change how far any way out may lead; nothing of this machine's own before the first."""
+        self._resources.put_bounds(bounds)
 
     def publish_trust(self, trust: KeyTrust) -> None:
         """Change which API keys are good."""

@@ -7,7 +7,14 @@ what changes when, in which order, and what becomes of requests that are held me
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
-from tramontane.domain.route import EgressRoute, KeyTrust, Refusal, ServiceRoute, Upstream
+from tramontane.domain.route import (
+    EgressBounds,
+    EgressRoute,
+    KeyTrust,
+    Refusal,
+    ServiceRoute,
+    Upstream,
+)
 from tramontane.gateway import catalogue as types
 from tramontane.gateway.catalogue import Catalogue
 from tramontane.gateway.clusters import (
@@ -80,6 +87,7 @@ class Resources:
         self._services: dict[Key, _Service] = {}
         self._hosts: Parts[Key] = Parts()
         self._egress: dict[str, EgressRoute] = {}
+        self._bounds = EgressBounds()
         self._sleeping: dict[str, Key] = {}
         """Clusters that routes name and that do not exist yet."""
         self._wanted: set[str] = set()
@@ -165,8 +173,7 @@ class Resources:
             return
         self._egress[route.service_id] = route
         self._put_egress_clusters()
-        self._put(types.ROUTES, make_egress_routes(route))
-        self._put(types.LISTENER, make_egress_listener(route, self._options))
+        self._put_way_out(route)
 
     def remove_egress(self, service_id: str) -> None:
         """Close the way out of one service."""
@@ -175,6 +182,15 @@ class Resources:
         self._catalogue.remove(types.LISTENER, route_name(service_id))
         self._catalogue.remove(types.ROUTES, route_name(service_id))
         self._put_egress_clusters()
+
+    def put_bounds(self, bounds: EgressBounds) -> None:
+        """Change how far any way out may lead."""
+        if self._bounds == bounds:
+            return
+        self._bounds = bounds
+        self._put_egress_clusters()
+        for route in self._egress.values():
+            self._put_way_out(route)
 
     def put_trust(self, trust: KeyTrust) -> None:
         """Change which API keys are good."""
@@ -317,9 +333,13 @@ class Resources:
         for name in self._aliases.pop(key, ()):
             self._catalogue.remove(types.CLUSTER, name)
 
+    def _put_way_out(self, route: EgressRoute) -> None:
+        self._put(types.ROUTES, make_egress_routes(route, self._bounds))
+        self._put(types.LISTENER, make_egress_listener(route, self._options, self._bounds))
+
     def _put_egress_clusters(self) -> None:
         rules = [rule for route in self._egress.values() for rule in route.rules]
-        clusters = make_egress_clusters(rules, self._options) if self._egress else []
+        clusters = make_egress_clusters(rules, self._options, self._bounds) if self._egress else []
         names = {str(cluster["name"]) for cluster in clusters}
         for cluster in clusters:
             self._put(types.CLUSTER, cluster)

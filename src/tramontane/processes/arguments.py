@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tramontane.base.errors import InvalidRequest
+from tramontane.domain.definition import EgressRule
+from tramontane.processes.network import FLAG, parse_allowed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,8 @@ class ControlArguments:
     operator: str | None
     isolation: str
     database: str | None
+    egress_allowed: frozenset[EgressRule] | None
+    """Into this machine and its private networks; None: what an earlier start said."""
 
 
 def default_home() -> Path:
@@ -62,6 +66,7 @@ def parse_control_arguments(argv: Sequence[str]) -> ControlArguments:
     parser.add_argument("--country")
     parser.add_argument("--operator")
     parser.add_argument("--isolation", choices=("sandbox", "none"), default="sandbox")
+    parser.add_argument(FLAG, action="append", dest="egress_allowed", metavar="HOST:PORT")
     try:
         found = parser.parse_args(argv)
     except argparse.ArgumentError as error:
@@ -83,4 +88,7 @@ def parse_control_arguments(argv: Sequence[str]) -> ControlArguments:
         isolation=found.isolation,
         # Never an argument: the URL may hold a password, and everybody may read arguments.
         database=os.environ.get("TRAM_DATABASE"),
+        egress_allowed=(
+            None if found.egress_allowed is None else parse_allowed(found.egress_allowed)
+        ),
     )

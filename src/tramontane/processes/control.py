@@ -34,6 +34,7 @@ from tramontane.domain.cell import Cell
 from tramontane.domain.ids import CellId, DeploymentId, ServiceId
 from tramontane.domain.instance import Instance
 from tramontane.domain.load import UpstreamLoad
+from tramontane.domain.route import EgressBounds
 from tramontane.gateway.bootstrap import EnvoyPaths
 from tramontane.gateway.envoy import Envoy, EnvoyOptions
 from tramontane.gateway.gateway import Gateway, GatewayCallbacks
@@ -51,6 +52,14 @@ from tramontane.processes.machine import (
     keep_claim,
     make_cell,
     read_claim,
+)
+from tramontane.processes.network import (
+    check_allowed,
+    describe_allowed,
+    keep_allowed,
+    keep_bounds,
+    read_allowed,
+    read_own_networks,
 )
 from tramontane.processes.rotation import keep_rotating
 from tramontane.processes.serving import ApiServer
@@ -92,6 +101,7 @@ class Facts:
     gateway_address: Address
     started_at: float
     envoy: Envoy
+    egress_allowed: Sequence[str]
 
     def get_control_plane(self) -> PartView:
         """Return this process."""
@@ -135,6 +145,7 @@ class Control:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        bounds = self._bounds()
         api_socket = listen(arguments.api, "--api")
         envoy = Envoy(paths=self._envoy_paths, options=EnvoyOptions(), clock=clock)
         envoy.adopt()
@@ -161,10 +172,11 @@ class Control:
             publish=gateway.publish_trust,
             queue=self._keys,
         )
-        api = self._make_api(issuer, envoy, {cell.id: runtime})
+        api = self._make_api(issuer, envoy, {cell.id: runtime}, bounds)
 
         # What runs is known before anything is decided; Envoy is told only the whole truth.
         await services.adopt()
+        gateway.publish_bounds(bounds)
         gateway.publish_all(services.routes_now(), services.egress_now(), await keys.read_trust())
         await gateway.start()
         async with asyncio.TaskGroup() as group:
@@ -177,6 +189,7 @@ class Control:
                     keys.run(),
                     envoy.watch(),
                     keep_rotating((layout.access_log, layout.egress_log), envoy.reopen_logs),
+                    keep_bounds(bounds, gateway.publish_bounds),
                 )
             ]
             await envoy.wait_ready(READY_S)
@@ -264,6 +277,19 @@ class Control:
         keep_claim(path, claim)
         return claim
 
+    def _bounds(self) -> EgressBounds:
+        arguments, path = self._arguments, self._layout.egress_allowed
+        allowed = arguments.egress_allowed
+        bounds = EgressBounds(
+            own=read_own_networks(),
+            api_port=arguments.api.port,
+            allowed=read_allowed(path) if allowed is None else allowed,
+        )
+        if allowed is not None:
+            check_allowed(bounds)
+            keep_allowed(path, allowed)
+        return bounds
+
     def _make_maker(self) -> ArtifactMaker:
         sandboxed = self._arguments.isolation == "sandbox"
         return ArtifactMaker(
@@ -291,6 +317,7 @@ class Control:
         issuer: TokenIssuer,
         envoy: Envoy,
         runtimes: dict[CellId, Runtime],
+        bounds: EgressBounds,
     ) -> ApiServer:
         arguments = self._arguments
 
@@ -322,6 +349,7 @@ class Control:
                 gateway_address=arguments.gateway,
                 started_at=self._clock.now(),
                 envoy=envoy,
+                egress_allowed=describe_allowed(bounds.allowed),
             ),
             logs=LogFiles(logs=self._layout.logs, egress=self._layout.egress_log),
             execute=execute,

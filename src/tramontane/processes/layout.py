@@ -50,6 +50,11 @@ class Layout:
         return self.home / "signing.key"
 
     @property
+    def egress_allowed(self) -> Path:
+        """What the operator opened of this machine and its private networks."""
+        return self.home / "egress.json"
+
+    @property
     def instances(self) -> Path:
         """The process runtime's state."""
         return self.home / "instances"

@@ -6,13 +6,13 @@ more. The control plane hands a ``LogFiles`` to the API.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tramontane.domain.ids import ServiceId
 from tramontane.wire.schemas import LogLine
@@ -73,9 +73,7 @@ def _parse_egress(line: bytes, service_id: ServiceId) -> LogLine | None:
         value = json.loads(line)
         if value["service_id"] != service_id:
             return None
-        outcome, why = _judge_egress(
-            value.get("verdict"), str(value.get("reason") or ""), int(value.get("code") or 0)
-        )
+        outcome, why = _judge_egress(value)
         asked = " ".join(filter(None, (outcome, value.get("method"), value.get("host"))))
         return LogLine(
             at=datetime.fromisoformat(value["at"]).timestamp(),
@@ -87,17 +85,18 @@ def _parse_egress(line: bytes, service_id: ServiceId) -> LogLine | None:
         return None
 
 
-def _judge_egress(verdict: object, reason: str, code: int) -> tuple[str, str]:
+def _judge_egress(value: Mapping[str, Any]) -> tuple[str, str]:
     """Return what became of a request to the outside, and why if it came to nothing."""
+    verdict, reason = value.get("verdict"), str(value.get("reason") or "")
     if verdict == "denied":
-        return "denied", "not under egress: in tramontane.yaml"
+        return "denied", str(value.get("why") or "")
     # A rule allowed the name; what it led to is another question.
     if "address_denied" in reason:
-        return "denied", "it leads to a private address"
+        return "denied", "it leads to an address of this machine or of a private network"
     if "dns_resolution_failure" in reason:
         return "failed", "the name has no address"
     # A tunnel that was opened ends in many ways, none of which is a failure.
-    answered = 0 < code < 400 or reason.startswith("via_upstream")
+    answered = 0 < int(value.get("code") or 0) < 400 or reason.startswith("via_upstream")
     if verdict == "allowed" and answered:
         return "allowed", ""
     return "failed", reason or "it was no request"

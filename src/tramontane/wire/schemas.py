@@ -419,6 +419,9 @@ class StatusView(View):
     cells: list[CellView]
     services: dict[str, int]
     """Number of services by status."""
+    egress_allowed: list[str]
+    """What instances may reach of this machine and by name of its private networks, if a manifest
+    names it: ``tram up --allow-egress-to``."""
 
 
 class SourceView(View):

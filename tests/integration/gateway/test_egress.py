@@ -1,17 +1,20 @@
-"""The way out: only what the rules name, never back into this machine by a name."""
+"""The way out: only what the rules name, and never back into this machine but by its operator."""
 
 import asyncio
 import json
 import os
+import socket
 import stat
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from tests.integration.gateway.bed import Bed, make_bed
 from tests.integration.gateway.dns import answer_with
+from tramontane.domain.addresses import AddressKind, kind_of, read_address
 from tramontane.domain.definition import EgressRule
-from tramontane.domain.route import EgressRoute
+from tramontane.domain.route import EgressBounds, EgressRoute
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -24,7 +27,7 @@ RULES = (
 
 @pytest.fixture
 async def target() -> AsyncIterator[int]:
-    """Something on this machine's loopback that nobody may reach by a name."""
+    """Something on this machine that nobody may reach without its operator."""
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = await reader.readline()
@@ -34,7 +37,7 @@ async def target() -> AsyncIterator[int]:
         writer.close()
 
     greeted: list[bytes] = []
-    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    server = await asyncio.start_server(greet, "0.0.0.0", 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
 
@@ -102,8 +105,72 @@ async def test_the_socket_is_ours_alone(bed: Bed) -> None:
     assert stat.S_IMODE(mode) == 0o600
 
 
+def allow(bed: Bed, *rules: EgressRule, **more: Any) -> None:
+    bed.gateway.publish_bounds(EgressBounds(allowed=frozenset(rules), **more))
+
+
+def outer_address() -> str:
+    """Return an address of this machine that others might call by a name."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("198.18.0.1", 9))  # sends nothing
+        except OSError:
+            pytest.skip("this machine has a loopback only")
+        return probe.getsockname()[0]
+
+
+HELLO = b"GET / HTTP/1.1\r\n\r\n"
+
+
+async def test_this_machine_is_not_reached_by_a_rule_alone(bed: Bed, target: int) -> None:
+    own = outer_address()
+    bed.gateway.publish_bounds(EgressBounds(own=(f"{own}/32",)))
+    hosts = ("127.0.0.1", "127.3.2.1", "0.0.0.0", own)
+    open_way(bed, *(EgressRule(host=host, port=target) for host in hosts))
+    await bed.applied()
+    for host in hosts:
+        answer = await connect(bed, f"{host}:{target}", HELLO)
+        assert b" 403 " in answer.splitlines()[0], answer
+        assert b"this machine's own address" in answer
+        assert f"tram up --allow-egress-to {host}:{target}".encode() in answer
+        request = f"GET http://{host}:{target}/ HTTP/1.1\r\nhost: {host}:{target}\r\n\r\n"
+        assert b" 403 " in (await say(bed, request.encode())).splitlines()[0]
+    lines = await bed.log_lines(2 * len(hosts), bed.options.egress_log)
+    assert {line["verdict"] for line in lines} == {"denied"}
+    assert "this machine's own address" in lines[0]["why"]
+
+
+async def test_other_ways_to_write_an_address_lead_nowhere_either(bed: Bed, target: int) -> None:
+    """A resolver takes them for 127.0.0.1, and a pattern can be completed to it."""
+    number = int.from_bytes(bytes([127, 0, 0, 1]))
+    hosts = ("127.1", str(number), f"0x{number:x}", "localhost")
+    wild = EgressRule(host="*.0.0.1", port=target)
+    open_way(bed, wild, *(EgressRule(host=host, port=target) for host in hosts))
+    await bed.applied()
+    for host in (*hosts, "127.0.0.1"):
+        answer = await connect(bed, f"{host}:{target}", HELLO)
+        assert b" 502 " in answer.splitlines()[0], (host, answer)
+        assert b"hello" not in answer
+
+
+async def test_the_operator_opens_one_port_of_one_address(bed: Bed, target: int) -> None:
+    rule, api = EgressRule(host="127.0.0.1", port=target), EgressRule(host="127.0.0.1", port=1)
+    open_way(bed, rule, api)
+    allow(bed, rule, api, api_port=1)
+    await bed.applied()
+    assert (await connect(bed, f"127.0.0.1:{target}", HELLO)).endswith(b"hello")
+    answer = await connect(bed, "127.0.0.1:1", HELLO)
+    assert b" 403 " in answer.splitlines()[0]
+    assert b"the platform's own API" in answer
+    allow(bed)
+    await bed.applied()
+    answer = await connect(bed, f"127.0.0.1:{target}", HELLO)
+    assert b" 403 " in answer.splitlines()[0]
+
+
 async def test_an_address_that_a_rule_names_is_reached(bed: Bed, target: int) -> None:
     open_way(bed, EgressRule(host="127.0.0.1", port=target))
+    allow(bed, EgressRule(host="127.0.0.1", port=target))
     await bed.applied()
     answer = await connect(bed, f"127.0.0.1:{target}", b"GET / HTTP/1.1\r\n\r\n")
     assert answer.endswith(b"hello")
@@ -115,6 +182,7 @@ async def test_an_address_that_a_rule_names_is_reached(bed: Bed, target: int) ->
 async def test_tunnels_may_be_asked_for_in_http_1_0(bed: Bed, target: int) -> None:
     """As Python 3.11's own library and other old hands do."""
     open_way(bed, EgressRule(host="127.0.0.1", port=target))
+    allow(bed, EgressRule(host="127.0.0.1", port=target))
     await bed.applied()
     request = f"CONNECT 127.0.0.1:{target} HTTP/1.0\r\n\r\n".encode()
     assert (await say(bed, request, b"GET / HTTP/1.1\r\n\r\n")).endswith(b"hello")
@@ -136,6 +204,7 @@ async def test_new_rules_cut_no_tunnel(bed: Bed) -> None:
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     open_way(bed, EgressRule(host="127.0.0.1", port=port))
+    allow(bed, EgressRule(host="127.0.0.1", port=port))
     await bed.applied()
     reader, writer = await asyncio.open_unix_connection(bed.egress["s"].socket)
     writer.write(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n\r\n".encode())
@@ -170,6 +239,50 @@ async def test_names_that_lead_into_this_machine_are_refused(target: int) -> Non
         # Of several addresses, all private ones are left out, so none of these is dialled.
         answer = await connect(bed, f"rebound.test:{target}", b"GET / HTTP/1.1\r\n\r\n")
         assert b" 502 " in answer.splitlines()[0], answer
+
+
+async def test_a_private_network_is_reached_by_its_own_names_and_by_allowed_ones() -> None:
+    """The machine's outer address plays a host of that network, until it is known to be its own."""
+    own = outer_address()
+    if kind_of(read_address(own) or pytest.fail(own)) is AddressKind.PUBLIC:
+        pytest.skip("this machine has a public address")
+    names = {
+        name: [own] for name in ("pacs.klinik.internal", "pacs.klinik.test", "other.klinik.test")
+    }
+    # Had the second address been dialled after the first refused, something would have answered.
+    both = {"both.internal": [own, "127.0.0.1"]}
+    async with (
+        answer_with({**names, **both}) as resolver,
+        make_bed(egress_dns_servers=(resolver,)) as bed,
+        await asyncio.start_server(_greet_and_close, own, 0) as server,
+        await asyncio.start_server(_greet_and_close, "127.0.0.1", 0) as inner,
+    ):
+        port, inner_port = (each.sockets[0].getsockname()[1] for each in (server, inner))
+        await bed.start()
+        rules = [EgressRule(host=name, port=port) for name in names]
+        open_way(bed, *rules, EgressRule(host="both.internal", port=inner_port))
+        allow(bed, EgressRule(host="pacs.klinik.test", port=port))
+        await bed.applied()
+        for name in ("pacs.klinik.internal", "pacs.klinik.test"):
+            assert (await connect(bed, f"{name}:{port}", HELLO)).endswith(b"hello")
+        answer = await connect(bed, f"other.klinik.test:{port}", HELLO)
+        assert b" 502 " in answer.splitlines()[0]
+        assert f"tram up --allow-egress-to other.klinik.test:{port}".encode() in answer
+        answer = await connect(bed, f"both.internal:{inner_port}", HELLO)
+        assert b"hello" not in answer
+        allow(bed, EgressRule(host="pacs.klinik.test", port=port), own=(f"{own}/32",))
+        await bed.applied()
+        for name in names:
+            answer = await connect(bed, f"{name}:{port}", HELLO)
+            assert b" 502 " in answer.splitlines()[0], answer
+            assert b"egress_private" in answer
+
+
+async def _greet_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readline()
+    writer.write(b"hello")
+    await writer.drain()
+    writer.close()
 
 
 async def test_closing_the_way(bed: Bed) -> None:

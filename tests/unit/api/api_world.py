@@ -29,6 +29,7 @@ SERVICE = "/api/v1/projects/shop/services/chat"
 class SmallPlatform:
     version = "1.2.3"
     home = "(a test)"
+    egress_allowed = ("127.0.0.1:5432",)
 
     def get_control_plane(self) -> PartView:
         return PartView(status="running", pid=42)

@@ -295,6 +295,7 @@ def test_status(tram: Tram) -> None:
         "gateway": {"status": "failed", "pid": None, "message": "port taken"},
         "cells": [cell],
         "services": {"healthy": 2, "error": 0},
+        "egress_allowed": ["127.0.0.1:5432", "db.example:1521"],
     }
     tram.api.on("GET", "status", document)
     assert (
@@ -308,6 +309,7 @@ NAME   RUNTIME  ISOLATION  REACHABLE  COUNTRY  OPERATOR  MEMORY  CPUS  INSTANCES
 local  process  sandbox    yes        FR       unknown   8 GiB   2.0   1
 
 services: 2 healthy
+egress allowed by the operator: 127.0.0.1:5432, db.example:1521
 version 0.1.0, home /h
 """
     )

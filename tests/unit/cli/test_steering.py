@@ -91,6 +91,16 @@ def test_up_detached(tram: Tram) -> None:
     assert command[-4:] == ["--country", "FR", "--operator", "Me"]
 
 
+def test_up_passes_on_what_the_operator_opens(tram: Tram) -> None:
+    start_with(tram, country=True)
+    given = ("--allow-egress-to", "127.0.0.1:5432", "--allow-egress-to", "db.example:1521")
+    assert tram("up", "--detach", *given).code == 0
+    assert tuple(tram.processes.started[0][-4:]) == given
+    wrong = tram("up", "--detach", "--allow-egress-to", "127.0.0.1")
+    assert wrong.code == 2
+    assert "HOST:PORT" in wrong.err
+
+
 def test_a_database_password_is_in_no_argument(tram: Tram) -> None:
     start_with(tram, country=True)
     url = "postgresql://me:secret@db/tram"

@@ -69,19 +69,20 @@ async def test_egress_shows_this_services_lines_only(tmp_path: Path) -> None:
     files = make_files(tmp_path)
     found = await read_egress(
         files,
-        {"host": "a.test:443", "verdict": "denied"},
+        {"host": "a.test:443", "verdict": "denied", "why": "not under egress:"},
         {"service_id": "svc_2", "host": "b.test:443", "verdict": "denied"},
         {"host": "c.test:443", "verdict": "allowed", "reason": "via_upstream", "code": 500},
         {"host": "d.test:443", "verdict": "allowed", "reason": "remote_close", "code": 200},
     )
     assert found == [
-        ("stderr", "denied CONNECT a.test:443: not under egress: in tramontane.yaml"),
+        ("stderr", "denied CONNECT a.test:443: not under egress:"),
         ("stdout", "allowed CONNECT c.test:443"),
         ("stdout", "allowed CONNECT d.test:443"),
     ]
 
 
 async def test_egress_that_was_allowed_and_came_to_nothing_says_why(tmp_path: Path) -> None:
+    private = "it leads to an address of this machine or of a private network"
     reset = "upstream_reset_before_response_started{connection_refused}"
     found = await read_egress(
         make_files(tmp_path),
@@ -91,7 +92,10 @@ async def test_egress_that_was_allowed_and_came_to_nothing_says_why(tmp_path: Pa
         {"method": "", "reason": "http1.codec_error"},
     )
     assert found == [
-        ("stderr", "denied CONNECT a: it leads to a private address"),
+        (
+            "stderr",
+            f"denied CONNECT a: {private}",
+        ),
         ("stderr", "failed CONNECT b: the name has no address"),
         ("stderr", f"failed CONNECT c: {reset}"),
         ("stderr", "failed: http1.codec_error"),

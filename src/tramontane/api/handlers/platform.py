@@ -24,6 +24,7 @@ def get_status(caller: Reader) -> StatusView:
         gateway=facts.get_gateway(),
         cells=_list_cells(caller),
         services=dict(Counter(record.service.status.value for record in records)),
+        egress_allowed=list(facts.egress_allowed),
     )
 
 
