@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 SHOWN_MAX = 5
 CODE_BY_STATUS = {404: "not_found", 409: "conflict", 401: "unauthenticated", 403: "forbidden"}
-MODEL_NAME = re.compile(r"^[A-Z]\w*$")
+MODEL_NAME = re.compile(r"^[A-Z]\w*Body$")
 """Pydantic puts the class that a union was tried as into the path; a user never wrote it."""
 
 

@@ -11,7 +11,7 @@ from tramontane.domain.snapshot import Event
 from tramontane.store.projects import ProjectRecord
 from tramontane.store.records import ServiceRecord
 from tramontane.store.tokens import TokenRecord
-from tramontane.wire.definitions import body_from_definition
+from tramontane.wire.definitions import view_from_definition
 from tramontane.wire.schemas import (
     CellView,
     DeploymentView,
@@ -89,7 +89,7 @@ def deployment_view(
         message=deployment.message if message is None else message,
         created_at=deployment.created_at,
         serving=deployment.id == service.serving_deployment,
-        definition=body_from_definition(deployment.definition),
+        definition=view_from_definition(deployment.definition),
     )
 
 

@@ -191,7 +191,7 @@ def get_instance(session: Session, instance_id: str, output: str) -> None:
 
 
 def _settings(definition: Mapping[str, Any], prefix: str = "") -> list[list[str]]:
-    """Return a definition as rows; environment values stay out of sight in a table."""
+    """Return a definition as rows; of its variables only the names are known here."""
     rows: list[list[str]] = []
     for key, value in definition.items():
         if key == "environment":

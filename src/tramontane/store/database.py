@@ -26,6 +26,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from tramontane.base.errors import InvalidRequest, Unsupported
 
 BUSY_TIMEOUT_MS = 10_000
+_QUIET: dict[str, Any] = {"hide_parameters": True}
+"""A failed statement is logged with its error, which must not quote the rows it was to write."""
 Insert = sqlite.Insert | postgresql.Insert
 
 
@@ -116,7 +118,7 @@ class Database:
 
 def _sqlite_engine(url: URL, begin: str, pragma: str, *, pool: int) -> Engine:
     # Connections keep their own page cache, so a few are shared by many threads.
-    engine = create_engine(url, pool_size=pool, max_overflow=0, pool_timeout=60)
+    engine = create_engine(url, pool_size=pool, max_overflow=0, pool_timeout=60, **_QUIET)
     event.listen(engine, "connect", _make_prepare(pragma))
     event.listen(engine, "begin", _make_begin(begin))
     return engine
@@ -146,7 +148,9 @@ def _make_begin(statement: str) -> Callable[[Connection], None]:
 
 def _postgresql_engine(url: URL) -> Engine:
     try:
-        return create_engine(url, pool_size=4, max_overflow=8, pool_timeout=60, pool_pre_ping=True)
+        return create_engine(
+            url, pool_size=4, max_overflow=8, pool_timeout=60, pool_pre_ping=True, **_QUIET
+        )
     except ImportError as error:
         raise Unsupported(
             "PostgreSQL needs a driver; install it with: pip install 'tramontane[postgresql]'"

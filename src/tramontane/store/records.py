@@ -13,9 +13,9 @@ from tramontane.domain.instance import LIVE, Instance
 from tramontane.domain.service import Service
 from tramontane.store.part import Part
 from tramontane.store.rows import (
-    DEFINITION,
     NAMES,
     Row,
+    definition_from_json,
     deployment_from_row,
     instance_from_row,
     service_from_row,
@@ -104,7 +104,7 @@ class Records(Part):
         with self._database.read() as connection:
             for cell_id, deployment_id, definition in connection.execute(statement):
                 if deployment_id not in memory:
-                    resources = DEFINITION.validate_json(definition).resources
+                    resources = definition_from_json(definition).resources
                     memory[deployment_id] = resources.memory_bytes
                 used[cell_id] += memory[deployment_id]
         return dict(used)

@@ -7,7 +7,7 @@ have defaults, and fields that an older version does not know are ignored: old r
 from collections.abc import Mapping
 from typing import Any, cast
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from tramontane.domain.artifact import Artifact
 from tramontane.domain.cell import Capacity, Cell, Fact
@@ -32,6 +32,16 @@ def to_json(adapter: TypeAdapter[Any], value: object) -> str:
     return adapter.dump_json(value).decode()
 
 
+def definition_from_json(text: str) -> Definition:
+    """Return a stored definition; the error of a damaged one repeats nothing of it."""
+    try:
+        return DEFINITION.validate_json(text)
+    except ValidationError as error:
+        # Its own text would quote the values of variables, and errors end in logs.
+        damaged = [".".join(map(str, each["loc"])) for each in error.errors(include_input=False)]
+        raise ValueError(f"a stored definition cannot be read at: {', '.join(damaged)}") from None
+
+
 def project_from_row(row: Row) -> Project:
     """Return the value of a row of ``projects``."""
     return Project(
@@ -51,7 +61,7 @@ def deployment_from_row(row: Row) -> Deployment:
     """Return the value of a row of ``deployments``."""
     values = _named(row)
     del values["was_healthy"]
-    values["definition"] = DEFINITION.validate_json(values["definition"])
+    values["definition"] = definition_from_json(values["definition"])
     artifact = values["artifact"]
     values["artifact"] = None if artifact is None else ARTIFACT.validate_json(artifact)
     values["status"] = DeploymentStatus(values["status"])

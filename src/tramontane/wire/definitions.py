@@ -1,4 +1,4 @@
-"""Between the wire's ``DefinitionBody`` and the domain's ``Definition``: called by the API."""
+"""Between the wire's definitions and the domain's ``Definition``: called by the API."""
 
 from tramontane.domain.definition import (
     BuildOptions,
@@ -16,6 +16,7 @@ from tramontane.domain.definition import (
 from tramontane.wire.schemas import (
     BuildBody,
     DefinitionBody,
+    DefinitionView,
     DirectorySourceBody,
     EgressBody,
     ModelSourceBody,
@@ -114,3 +115,10 @@ def body_from_definition(definition: Definition) -> DefinitionBody:
         egress=[EgressBody(host=rule.host, port=rule.port) for rule in definition.egress],
         drain_s=definition.drain_s,
     )
+
+
+def view_from_definition(definition: Definition) -> DefinitionView:
+    """Return what may be shown of it to whoever reads."""
+    shown = body_from_definition(definition).model_dump(exclude={"environment"})
+    names = dict.fromkeys(name for name, _ in definition.environment)
+    return DefinitionView.model_validate({**shown, "environment": names})

@@ -109,8 +109,8 @@ class EgressBody(Request):
     port: Annotated[int, Field(ge=1, le=65535)] = 443
 
 
-class DefinitionBody(Request):
-    """Everything about a service that a new deployment can change.
+class DefinitionFields(Request):
+    """Everything about a service that a new deployment can change, but for its variables.
 
     The kinds ``job`` and ``function`` are words of the product but not offered yet: refused.
     """
@@ -119,25 +119,12 @@ class DefinitionBody(Request):
     source: DirectorySourceBody | ModelSourceBody
     build: BuildBody = BuildBody()
     command: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    environment: dict[
-        Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)],
-        Annotated[str, Field(max_length=65536, pattern=r"^[^\x00]*$")],
-    ] = {}
     policy: list[Annotated[str, Field(max_length=64)]] = []
     probe: ProbeBody = ProbeBody()
     scaling: ScalingBody = ScalingBody()
     resources: ResourcesBody = ResourcesBody()
     egress: Annotated[list[EgressBody], Field(max_length=256)] = []
     drain_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_defaults(cls, value: Any) -> Any:
-        """Fill in what was left out and whose default depends on another field."""
-        if not isinstance(value, dict):
-            return value
-        given = cast("dict[str, Any]", value)
-        return given | _dependent_defaults(given)
 
 
 def _dependent_defaults(given: dict[str, Any]) -> dict[str, Any]:
@@ -161,6 +148,26 @@ def _fields_given(value: Any) -> dict[str, Any] | None:
     if isinstance(value, Request):
         return value.model_dump(exclude_unset=True)
     return dict(cast("dict[str, Any]", value)) if isinstance(value, dict) else None
+
+
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=256)]
+
+
+class DefinitionBody(DefinitionFields):
+    """Everything about a service that a new deployment can change."""
+
+    environment: dict[
+        VariableName, Annotated[str, Field(max_length=65536, pattern=r"^[^\x00]*$")]
+    ] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_defaults(cls, value: Any) -> Any:
+        """Fill in what was left out and whose default depends on another field."""
+        if not isinstance(value, dict):
+            return value
+        given = cast("dict[str, Any]", value)
+        return given | _dependent_defaults(given)
 
 
 class ScaleRequest(Request):
@@ -202,6 +209,17 @@ class TokenRequest(Request):
 # --- what the API answers ----------------------------------------------------------------------
 
 
+class DefinitionView(DefinitionFields):
+    """A definition as it is shown: with the names of its variables, never their values.
+
+    Null is no value that can be asked for, so what was read is not sent back by accident.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    environment: dict[VariableName, None] = {}
+
+
 class InstanceView(View):
     """One running (or just ended) copy."""
 
@@ -228,7 +246,7 @@ class DeploymentView(View):
     message: str
     created_at: float
     serving: bool
-    definition: DefinitionBody
+    definition: DefinitionView
 
 
 class ServiceView(View):

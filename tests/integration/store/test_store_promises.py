@@ -1,5 +1,6 @@
 """What the store promises, held against every database it runs on."""
 
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from tramontane.base.errors import Conflict, InvalidRequest, NotFound, Unavailable, Unsupported
 from tramontane.base.ids import IdFactory, counting_ids
@@ -468,6 +469,29 @@ def test_a_failed_build_overtakes_decisions_made_before(store: Store, ids: IdFac
     assert (failed.status, failed.message) == (DeploymentStatus.FAILED, "no app.py")
     assert store.list_events(service.id)[-1].message == "no app.py"
     assert store.read_deployment(DeploymentId("dep_none")) is None
+
+
+def test_no_error_quotes_what_was_to_be_stored(
+    database: Path | str, store: Store, ids: IdFactory
+) -> None:
+    """Errors end in logs; a definition holds the values of variables."""
+    definition = make_definition(environment=(("PASSWORD", "hunter2"),))
+    store.deploy("shop", "web", definition, now=1, ids=ids)
+    url = sqlite_url(database) if isinstance(database, Path) else parse_url(database)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE deployments RENAME COLUMN artifact TO elsewhere"))
+    with pytest.raises(SQLAlchemyError) as failure:
+        store.deploy("shop", "web", replace(definition, command="other"), now=2, ids=ids)
+    assert "hunter2" not in str(failure.value)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE deployments RENAME COLUMN elsewhere TO artifact"))
+        damage = "UPDATE deployments SET definition = replace(definition, '\"web\"', '\"spider\"')"
+        connection.execute(text(damage))
+    engine.dispose()
+    with pytest.raises(ValueError, match="cannot be read at: kind") as damaged:
+        store.read_service("shop", "web")
+    assert "hunter2" not in "".join(traceback.format_exception(damaged.value))
 
 
 def test_a_claimed_request_is_refused(store: Store) -> None:

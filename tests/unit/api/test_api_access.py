@@ -94,6 +94,34 @@ async def test_bound_token_knows_no_other_project(world: World) -> None:
         assert (await bound.delete("/api/v1/tokens/tok_0000000000000001")).status_code == 404
 
 
+async def test_no_answer_gives_the_value_of_a_variable(world: World) -> None:
+    """Names are shown, values never, whoever asks: an answer ends in terminals and CI logs."""
+    secret = MODEL | {"environment": {"PASSWORD": "hunter2", "EMPTY": ""}}
+    names = {"PASSWORD": None, "EMPTY": None}
+    async with world.client(Scope.DEPLOY, "shop") as deployer:
+        key = {"Idempotency-Key": "once"}
+        put = await deployer.put(SERVICE, json=secret, headers=key)
+        repeated = await deployer.put(SERVICE, json=secret, headers=key)
+        assert put.json()["definition"]["environment"] == names
+        assert repeated.json() == put.json()
+        await deployer.put(SERVICE, json=secret | {"scaling": {"max": 7}})
+        back = await deployer.post(f"{SERVICE}/rollback", json={"deployment": 1})
+        answers = [put.text, back.text]
+        # What was read cannot be sent back by accident, with nothing in place of the values.
+        again = await deployer.put(SERVICE, json=put.json()["definition"])
+        assert again.status_code == 422
+        assert again.json()["path"].startswith("definition.environment."), again.text
+    for scope in (Scope.READ, Scope.DEPLOY, Scope.ADMIN):
+        async with world.client(scope) as reader:
+            deployment = (await reader.get(f"{SERVICE}/deployments/1")).json()
+            assert deployment["definition"]["environment"] == names
+            for (method, path), needed in permissions(world).items():
+                if method == "GET" and needed is not None and not path.endswith("/watch"):
+                    answers.append((await reader.get(path.format(**SERVICE_PATHS))).text)
+    assert len(answers) > 30
+    assert not [answer for answer in answers if "hunter2" in answer]
+
+
 async def test_life_of_a_token(world: World, client: httpx.AsyncClient) -> None:
     body = {"name": "ci", "project": "shop", "scope": "deploy", "expires_in_s": 100}
     key = {"Idempotency-Key": "t"}

@@ -101,6 +101,7 @@ async def test_a_body_must_be_json(client: httpx.AsyncClient) -> None:
 async def test_given_values_are_not_repeated(client: httpx.AsyncClient) -> None:
     answer = await client.put(SERVICE, json=MODEL | {"environment": {"KEY": ["hunter2"]}})
     check_problem(answer, 422, "invalid_request")
+    assert answer.json()["path"] == "definition.environment.KEY"
     assert "hunter2" not in answer.text
 
 

@@ -185,11 +185,10 @@ def test_unexpected_error_is_one_line(tram: Tram) -> None:
     assert "Traceback" in tram("--debug", "cells", "list").err
 
 
-def test_environment_values_stay_out_of_tables(tram: Tram) -> None:
+def test_variables_are_shown_by_name(tram: Tram) -> None:
     tram.api.on("GET", f"{HELLO}/deployments/1", make_deployment("healthy"))
     result = tram("deployments", "get", "hello", "1")
-    assert "environment.KEY" in result.out
-    assert "hidden" not in result.out
+    assert "environment.KEY  (set)" in result.out
 
 
 def test_instances_of_all_services(tram: Tram) -> None:
