@@ -1,7 +1,7 @@
 """Brings a database to the present tables, mostly by seeing that it is there already.
 
 A new database gets them at once, as ``store.tables`` has them; a test holds these to be the very
-tables that the steps would have made (docs/decisions/0008-new-databases-without-migrations.md).
+tables that the steps would have made (docs/decisions/0010-new-databases-without-migrations.md).
 
 ``open_store`` calls ``migrate``. A process that has to stay small calls ``migrate_apart`` before:
 the steps then run in a process of their own (``store.upgrade``) and leave nothing in memory here.
