@@ -15,14 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tramontane.base.errors import BuildFailed, InvalidRequest
+from tramontane.builders.confinement import PROXY_PORT, Confinement
 from tramontane.builders.detect import detect
 from tramontane.builders.environment import (
     BASE_PATH,
+    MAVEN_SETTINGS,
     build_environment,
+    enclosed_environment,
     readable_paths,
     tool_environment,
 )
 from tramontane.builders.java import find_start
+from tramontane.builders.reach import Reach, make_reach
 from tramontane.builders.recipe import APP, CACHE, EVERYTHING, SOURCE, Detection, Layer, Step
 from tramontane.builders.sandbox import (
     Bind,
@@ -33,12 +37,18 @@ from tramontane.builders.sandbox import (
 )
 from tramontane.builders.settings import BuildSettings, Isolation, Log
 from tramontane.builders.source import read_tree
-from tramontane.builders.steps import run_step
 from tramontane.builders.store import STORE_LOCK, Store, digest_of, remove_tree
 from tramontane.builders.toolchains import Finder, Toolchain, find_toolchain
 from tramontane.builders.unpack import unpack
 from tramontane.domain.artifact import Artifact, Mount
 from tramontane.domain.definition import BuildOptions, ServiceKind
+
+PROXY = f"http://127.0.0.1:{PROXY_PORT}"
+CONFIGURATION = (
+    *("/etc/pip.conf", "/etc/xdg/pip/pip.conf", "/etc/uv/uv.toml"),
+    *("/etc/npmrc", "/etc/maven/settings.xml"),
+)
+"""Files of the machine that say where packages come from."""
 
 RECIPES_VERSION = 1
 """Raised when recipes change so that artifacts built before must not be used again."""
@@ -70,7 +80,9 @@ async def build(
     asked = (source, vars_of(options), start_command, kind.value)
     key = digest_of(RECIPES_VERSION, *asked, settings.scope)
     async with store.lock(STORE_LOCK, shared=True), store.lock(f"build-{key}"):
+        reach = await asyncio.to_thread(_read_reach, settings)
         staged = store.make_staging(f"build-{key}")
+        confinement = Confinement(settings, reach, log)
         try:
             unpacked = staged / "app"
             await asyncio.to_thread(unpack, archive, unpacked, settings.limits)
@@ -88,6 +100,8 @@ async def build(
                 found=found,
                 toolchains=toolchains,
                 machine=look_at_machine(),
+                reach=reach,
+                confinement=confinement,
             )
             digest = "sha256:" + digest_of(key, work.versions, work.places)
             known = store.read_artifact(digest)
@@ -97,6 +111,7 @@ async def build(
                 return known
             return await work.carry_out(staged, app, digest)
         finally:
+            await confinement.end()
             if staged.exists():
                 await asyncio.to_thread(remove_tree, staged)
 
@@ -116,6 +131,8 @@ class Work:
     found: Detection
     toolchains: dict[str, Toolchain]
     machine: Machine
+    reach: Reach
+    confinement: Confinement
 
     @property
     def versions(self) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -205,7 +222,9 @@ class Work:
         if not steps:
             return
         caches = self.store.caches / self.settings.scope
-        _ensure_folders(tmp / "home", caches)
+        _ensure_folders(tmp / "home/.m2", caches)
+        if self.settings.enclosed:
+            (tmp / "home/.m2/settings.xml").write_text(MAVEN_SETTINGS.format(port=PROXY_PORT))
         fixed = [
             Bind(source=str(tmp), target="/tmp", writable=True),  # noqa: S108
             Bind(source=str(caches), target=CACHE, writable=True),
@@ -234,14 +253,7 @@ class Work:
             argv = [relocate(word, binds) for word in step.argv]
             directory = relocate(step.directory, binds)
         with _Stand(binds, app, needed=self.settings.isolation is Isolation.NONE):
-            await run_step(
-                step.label,
-                argv,
-                environment=environment,
-                log=self.log,
-                timeout_s=self.settings.step_timeout_s,
-                directory=directory,
-            )
+            await self.confinement.run(step.label, argv, environment, directory)
 
     def _step_environment(self, step: Step) -> dict[str, str]:
         recipe = self.found.recipe
@@ -254,7 +266,10 @@ class Work:
             own.update(dict(recipe.environment))
         if step.label == "run the build script":
             own.pop("NODE_ENV", None)
-        return {**given, **own, **dict(step.environment), "PATH": path}
+        wanted = {**given, **own, **dict(step.environment), "PATH": path}
+        if not self.settings.enclosed:
+            return wanted
+        return enclosed_environment(wanted, PROXY, {rule.host for rule in self.reach.named})
 
     def _runtime_environment(self) -> tuple[tuple[str, str], ...]:
         recipe = self.found.recipe
@@ -372,6 +387,13 @@ def _hash_file(path: Path) -> str:
 def _ensure_folders(*folders: Path) -> None:
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def _read_reach(settings: BuildSettings) -> Reach:
+    if not settings.enclosed:
+        return Reach(bounds=settings.bounds())
+    texts = [_read_if_there(Path(each).resolve()) for each in CONFIGURATION]
+    return make_reach(build_environment(settings.environment), texts, settings.bounds())
 
 
 def _read_if_there(path: Path) -> str:

@@ -4,7 +4,7 @@ Builds run code of the user and of strangers (setup.py, build.rs, npm scripts), 
 platform's own environment is let through except where packages come from and how to reach it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 BASE_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 
@@ -34,6 +34,26 @@ FILES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"
 FILE_NAMES = frozenset({*FILES, "NODE_EXTRA_CA_CERTS", "NPM_CONFIG_CAFILE", "UV_CONFIG_FILE"})
 """Variables whose value is a file or folder that the tools must be able to read."""
 
+PROXIES = (
+    *("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "PIP_PROXY"),
+    *("NPM_CONFIG_HTTPS_PROXY", "NPM_CONFIG_PROXY", "CARGO_HTTP_PROXY"),
+)
+"""Variables that say how to get out. The operator's say how this machine does."""
+NO_PROXIES = ("NO_PROXY", "NPM_CONFIG_NOPROXY")
+OWN_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+MAVEN_SETTINGS = """\
+<settings>
+  <proxies>
+    <proxy>
+      <id>build</id><active>true</active><protocol>http</protocol>
+      <host>127.0.0.1</host><port>{port}</port>
+    </proxy>
+  </proxies>
+</settings>
+"""
+"""Of the user, for Maven: the one tool that takes no notice of the variables."""
+
 FOR_UV = (
     # uv does not read pip's variables; an operator who set them means every Python build.
     ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"),
@@ -55,6 +75,29 @@ def build_environment(operator: Mapping[str, str]) -> dict[str, str]:
         if source in allowed:
             allowed.setdefault(target, allowed[source])
     return {"LANG": "C.UTF-8", **allowed}
+
+
+def enclosed_environment(
+    environment: Mapping[str, str], proxy: str, named: Collection[str]
+) -> dict[str, str]:
+    """Return the environment of a step whose only way out is ``proxy``.
+
+    What runs on the step's own loopback, a server under test for one, is reached without it,
+    unless the operator named that host as a source of packages: then the machine's is meant.
+    """
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if name.upper() not in PROXIES and name.upper() not in NO_PROXIES
+    }
+    ours = dict.fromkeys(PROXIES, proxy)
+    direct = ",".join(host for host in OWN_HOSTS if host not in named)
+    ours |= dict.fromkeys(NO_PROXIES, direct)
+    # Some tools read the one spelling, some the other; npm only its own in lower case.
+    ours |= {name.lower(): value for name, value in ours.items()}
+    # A JVM asks the user database, not HOME, where Maven's settings lie.
+    maven = f"{environment.get('MAVEN_OPTS', '')} -Duser.home={environment['HOME']}".strip()
+    return {**kept, **ours, "NODE_USE_ENV_PROXY": "1", "MAVEN_OPTS": maven}
 
 
 def readable_paths(environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -3,8 +3,9 @@
 Inside a bubblewrap sandbox a step sees: the machine's tools (``/usr`` and the linker's folders)
 and a few files of ``/etc``, read-only; the toolchains and layers of its recipe, read-only; the
 source, its own ``/tmp`` and the caches of its scope, writable. It does not see the home folders,
-the platform's state or other processes. The network is open for now, because package managers
-need it: a build can send away the source it was given, and nothing else of the platform.
+the platform's state or other processes. Its network is the empty one that it is started in
+(``confinement``), where a proxy leads to what builds may reach (``reach``): a build can send away
+the source it was given, and nothing else of the platform.
 """
 
 import re
@@ -18,6 +19,7 @@ ETC = (
     *("maven", "mime.types", "nsswitch.conf", "passwd", "pip.conf", "pki", "protocols"),
     *("resolv.conf", "services", "ssl", "npmrc"),
 )
+SHARED_MEMORY_BYTES = 256 * 1024**2
 TOP = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
 
@@ -67,9 +69,13 @@ def sandbox_argv(
     for folder in machine.folders:
         command += ["--ro-bind", folder, folder]
     command += ["--proc", "/proc", "--dev", "/dev"]
+    size = str(SHARED_MEMORY_BYTES)
+    command += ["--perms", "1777", "--size", size, "--tmpfs", "/dev/shm"]  # noqa: S108
     # Outer folders first: a later bind covers what an earlier one shows below its target.
     for bind in sorted(binds, key=lambda bind: len(PurePosixPath(bind.target).parts)):
         command += ["--bind" if bind.writable else "--ro-bind", bind.source, bind.target]
+    # What is not a bind is memory that nobody counts.
+    command += ["--remount-ro", "/dev", "--remount-ro", "/"]
     return [*command, "--chdir", directory, "--", *argv]
 
 

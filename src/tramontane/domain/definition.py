@@ -99,6 +99,11 @@ class EgressRule:
     host: str
     port: int = 443
 
+    def covers(self, host: str, port: int) -> bool:
+        """Tell whether this destination, or this pattern of some, is among those it names."""
+        below = self.host.startswith("*.") and host.endswith(self.host[1:])
+        return self.port == port and (below or self.host == host)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:

@@ -71,11 +71,4 @@ def make_denied_ranges(way: Way, bounds: EgressBounds) -> tuple[str, ...]:
 def _is_private(rule: EgressRule, bounds: EgressBounds) -> bool:
     if rule.host.endswith(tuple(f".{each}" for each in INTERNAL)):
         return True
-    return any(_covers(each, rule) for each in bounds.allowed)
-
-
-def _covers(allowed: EgressRule, rule: EgressRule) -> bool:
-    if allowed.port != rule.port:
-        return False
-    below = allowed.host.startswith("*.") and rule.host.endswith(allowed.host[1:])
-    return below or allowed.host == rule.host
+    return any(each.covers(rule.host, rule.port) for each in bounds.allowed)

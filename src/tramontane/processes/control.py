@@ -13,8 +13,8 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -50,7 +50,9 @@ from tramontane.processes.machine import (
     Claim,
     check_country,
     keep_claim,
+    make_build_resources,
     make_cell,
+    memory_bytes,
     read_claim,
 )
 from tramontane.processes.network import (
@@ -160,7 +162,7 @@ class Control:
         services = self._make_services(cell, runtime, gateway)
         builds = BuildReconciler(
             store=store,
-            make_artifact=self._make_maker().make,
+            make_artifact=self._make_maker(lambda: replace(bounds, own=read_own_networks())).make,
             queue=self._builds,
             services=self._queue,
             clock=clock,
@@ -290,7 +292,7 @@ class Control:
             keep_allowed(path, allowed)
         return bounds
 
-    def _make_maker(self) -> ArtifactMaker:
+    def _make_maker(self, bounds: Callable[[], EgressBounds]) -> ArtifactMaker:
         sandboxed = self._arguments.isolation == "sandbox"
         return ArtifactMaker(
             layout=self._layout,
@@ -300,6 +302,9 @@ class Control:
                 environment=dict(os.environ),
                 isolation=BuildIsolation.BUBBLEWRAP if sandboxed else BuildIsolation.NONE,
                 bwrap=find_bubblewrap() if sandboxed else "",
+                confinement=(sys.executable, "-P", "-m", "tramontane.runtimes.process.confining"),
+                resources=make_build_resources(memory_bytes(), float(os.cpu_count() or 1)),
+                bounds=bounds,
             ),
             engine=find_engine_files(),
             clock=self._clock,

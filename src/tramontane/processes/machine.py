@@ -12,10 +12,16 @@ from pathlib import Path
 from tramontane.base.errors import InvalidRequest
 from tramontane.base.files import write_private
 from tramontane.domain.cell import Capacity, Cell, EvidenceLevel, Fact
+from tramontane.domain.definition import Resources
 from tramontane.domain.ids import CellId
 
 CELL_NAME = "local"
 CELL_ID = CellId("cel_local")
+
+BUILD_MEMORY_BYTES_MIN = 1024**3
+BUILD_MEMORY_BYTES_MAX = 8 * 1024**3
+BUILD_PROCESSES_MAX = 4096
+"""Threads are counted too, and compilers start one for each core and file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +66,27 @@ def make_cell(claim: Claim | None, runtime: str, isolation: str) -> Cell:
         name=CELL_NAME,
         runtime=runtime,
         isolation=isolation,
-        capacity=Capacity(memory_bytes=_memory_bytes(), cpus=float(os.cpu_count() or 1)),
+        capacity=Capacity(memory_bytes=memory_bytes(), cpus=float(os.cpu_count() or 1)),
         facts=() if claim is None else _facts(claim),
     )
+
+
+def make_build_resources(memory_bytes: int, cpus: float) -> Resources:
+    """Return what one build may use of a machine of this size.
+
+    Half of the memory, but not beyond what builds are known to need, and all cores but one: what
+    runs here already goes on answering.
+    """
+    return Resources(
+        memory_bytes=min(BUILD_MEMORY_BYTES_MAX, max(BUILD_MEMORY_BYTES_MIN, memory_bytes // 2)),
+        cpus=max(1.0, cpus - 1.0),
+        processes_max=BUILD_PROCESSES_MAX,
+    )
+
+
+def memory_bytes() -> int:
+    """Return the size of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _facts(claim: Claim) -> tuple[Fact, ...]:
@@ -80,7 +104,3 @@ def _facts(claim: Claim) -> tuple[Fact, ...]:
         )
         for attribute, value in values.items()
     )
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

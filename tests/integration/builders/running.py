@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,7 +20,8 @@ from tramontane.builders.build import build
 from tramontane.builders.sandbox import Bind, relocate
 from tramontane.builders.settings import BuildSettings, Isolation
 from tramontane.domain.artifact import Artifact, Listen
-from tramontane.domain.definition import BuildOptions
+from tramontane.domain.definition import BuildOptions, Resources
+from tramontane.domain.route import EgressBounds
 from tramontane.wire.archive import pack
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -42,6 +44,12 @@ class Bench:
     isolation: Isolation = field(default_factory=find_isolation)
     lines: list[str] = field(default_factory=list)
     step_timeout_s: float = 500.0
+    resources: Resources = field(
+        default_factory=lambda: Resources(memory_bytes=4 * 1024**3, cpus=2, processes_max=4096)
+    )
+    bounds: EgressBounds = field(default_factory=EgressBounds)
+    environment: dict[str, str] = field(default_factory=dict[str, str])
+    """What the operator has set besides the usual."""
     hidden_path: bool = False
     """Whether builds find none of the machine's own toolchains."""
 
@@ -49,8 +57,15 @@ class Bench:
     def settings(self) -> BuildSettings:
         return BuildSettings(
             root=self.root / "store",
-            environment={**os.environ, "PATH": "/nowhere"} if self.hidden_path else os.environ,
+            environment={
+                **os.environ,
+                **({"PATH": "/nowhere"} if self.hidden_path else {}),
+                **self.environment,
+            },
             isolation=self.isolation,
+            confinement=(sys.executable, "-m", "tramontane.runtimes.process.confining"),
+            resources=self.resources,
+            bounds=lambda: self.bounds,
             bwrap=BWRAP,
             step_timeout_s=self.step_timeout_s,
         )

@@ -36,6 +36,8 @@ def test_the_sandbox_shows_binds_and_nothing_else() -> None:
     assert "--unshare-pid --unshare-ipc --unshare-uts" in text
     assert "--die-with-parent" in text
     assert "--cap-drop ALL" in text
+    # Whoever builds owns the memory that holds / and /dev.
+    assert "--remount-ro /dev --remount-ro /" in text
     # The outer folder must come first, or it would cover the inner one.
     assert text.index("--bind /s/app /app ") < text.index("--ro-bind /s/nm /app/node_modules")
     assert argv[-5:] == ["--chdir", "/app", "--", "npm", "ci"]

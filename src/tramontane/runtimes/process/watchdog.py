@@ -1,7 +1,8 @@
 """Measures what the kernel does not limit here, and says when an instance must end for it.
 
-The supervisor asks it again and again. Memory is measured only where no control group holds it;
-what a program writes into its temporary directories counts, since they are memory too.
+A supervisor asks it again and again, and ``confining`` asks its meter. Memory is measured only
+where no control group holds it; what a program writes into its temporary directories counts, since
+they are memory too.
 """
 
 import os
@@ -28,6 +29,35 @@ class Finding:
     message: str
 
 
+class MemoryMeter:
+    """Tells when processes hold more memory than they may."""
+
+    def __init__(
+        self, *, memory_bytes: int, group: Group, processes_of: Callable[[], list[int]]
+    ) -> None:
+        self._memory_bytes = memory_bytes
+        self._group = group
+        self._processes_of = processes_of
+        self._measures = Controller.MEMORY not in group.controllers
+        self.interval_s = _CALM_S
+        """How soon to look again: sooner when the limit is near."""
+
+    def is_over(self, files_bytes: int = 0) -> bool:
+        """Look now; ``files_bytes`` lie in memory as files and count as well."""
+        if self._group.out_of_memory_kills() > 0:
+            return True
+        if not self._measures:
+            return False
+        pids = self._processes_of()
+        used = processes.resident_bytes(pids) + files_bytes
+        if used > self._memory_bytes:
+            # Pages shared after a fork were counted for each process; now count them once.
+            used = processes.proportional_bytes(pids) + files_bytes
+        near = used > self._memory_bytes * _ALERT_FRACTION
+        self.interval_s = _ALERT_S if near else _CALM_S
+        return used > self._memory_bytes
+
+
 class Watchdog:
     """Watches over one instance."""
 
@@ -40,18 +70,18 @@ class Watchdog:
         app_directory: Path,
     ) -> None:
         self._memory_bytes = memory_bytes
-        self._group = group
-        self._processes_of = processes_of
         self._app_directory = app_directory
-        self._measures = Controller.MEMORY not in group.controllers
-        self.interval_s = _CALM_S
-        """How soon to look again: sooner when the limit is near."""
+        self._meter = MemoryMeter(memory_bytes=memory_bytes, group=group, processes_of=processes_of)
+
+    @property
+    def interval_s(self) -> float:
+        """How soon to look again."""
+        return self._meter.interval_s
 
     def look(self, sandbox_root: Path | None) -> Finding | None:
         """Return why the instance must end, or None. ``sandbox_root`` leads to its ``/``."""
-        if self._group.out_of_memory_kills() > 0:
-            return self.out_of_memory()
-        if self._measures and self._over_memory(sandbox_root):
+        files_bytes = _temporary_bytes(sandbox_root) if sandbox_root is not None else 0
+        if self._meter.is_over(files_bytes):
             return self.out_of_memory()
         if _is_overfull(self._app_directory):
             return Finding(
@@ -67,17 +97,6 @@ class Watchdog:
             reason="out_of_memory",
             message=f"used more than its {mebibytes} MiB of memory; raise resources.memory",
         )
-
-    def _over_memory(self, sandbox_root: Path | None) -> bool:
-        pids = self._processes_of()
-        files = _temporary_bytes(sandbox_root) if sandbox_root is not None else 0
-        used = processes.resident_bytes(pids) + files
-        if used > self._memory_bytes:
-            # Pages shared after a fork were counted for each process; now count them once.
-            used = processes.proportional_bytes(pids) + files
-        near = used > self._memory_bytes * _ALERT_FRACTION
-        self.interval_s = _ALERT_S if near else _CALM_S
-        return used > self._memory_bytes
 
 
 def _temporary_bytes(sandbox_root: Path) -> int:
