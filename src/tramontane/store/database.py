@@ -11,7 +11,9 @@ are three kinds of transaction, because they promise different things:
 """
 
 import os
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -128,15 +130,27 @@ def _make_prepare(pragma: str) -> Callable[[Any, ConnectionPoolEntry], None]:
     def prepare(connection: Any, _: ConnectionPoolEntry) -> None:
         # The driver's own BEGIN comes too late for a consistent read; ``_make_begin`` sends ours.
         connection.isolation_level = None
-        for each in (
-            f"busy_timeout = {BUSY_TIMEOUT_MS}",
-            "journal_mode = WAL",
-            "foreign_keys = ON",
-            pragma,
-        ):
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        _write_ahead(connection)
+        for each in ("foreign_keys = ON", pragma):
             connection.execute(f"PRAGMA {each}").fetchall()
 
     return prepare
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    # Alone among statements this one, where it changes a new file, fails instead of waiting when
+    # another process or thread does the same.
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _make_begin(statement: str) -> Callable[[Connection], None]:
