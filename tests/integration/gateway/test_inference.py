@@ -52,6 +52,7 @@ async def test_failed_start_of_a_model_in_openai_shape(bed: Bed) -> None:
     bed.publish("one", refusal, model="one")
     answer = await asked
     assert (answer.status_code, code(answer)) == (503, "start_failed")
+    await bed.applied()
     later = await bed.infer({"model": "one"}, key=bed.signer.key())
     assert (later.status_code, code(later), later.headers["retry-after"]) == (
         503,
