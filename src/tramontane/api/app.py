@@ -10,6 +10,7 @@ from tramontane.api.documentation import PROBLEM, make_openapi, make_page
 from tramontane.api.gate import PREFIX, Gate
 from tramontane.api.handlers import (
     deployments,
+    models,
     plans,
     platform,
     projects,
@@ -21,7 +22,7 @@ from tramontane.api.handlers import (
 from tramontane.api.parts import ApiParts
 from tramontane.api.problems import install_problem_handlers
 
-NOUNS = (platform, projects, sources, services, deployments, plans, tokens, streams)
+NOUNS = (platform, models, projects, sources, services, deployments, plans, tokens, streams)
 PAGE_HEADERS = {
     # Whatever a description may hold one day, this page runs nothing and loads nothing.
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",

@@ -13,6 +13,7 @@ from tramontane.base.clock import Clock
 from tramontane.base.ids import IdFactory
 from tramontane.domain.ids import ServiceId
 from tramontane.domain.instance import Instance
+from tramontane.domain.model import ModelFacts
 from tramontane.store.sources import SourceFiles
 from tramontane.store.store import Store
 from tramontane.wire.schemas import ExecView, LogLine, PartView
@@ -67,6 +68,9 @@ class LogReader(Protocol):
 Execute = Callable[[Instance, Sequence[str], float], Awaitable[ExecView]]
 """Runs a command inside an instance, for so many seconds at most; raises ``TramontaneError``."""
 
+InspectModel = Callable[[str], ModelFacts]
+"""Takes a model's reference and reads the headers of its files; raises ``TramontaneError``."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ApiParts:
@@ -86,6 +90,7 @@ class ApiParts:
     platform: PlatformFacts
     logs: LogReader
     execute: Execute
+    inspect_model: InspectModel
     service_url: Callable[[str, str], str]
     """Takes project and service, returns where the service answers."""
     heartbeat_s: float = 15.0

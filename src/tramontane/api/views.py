@@ -1,11 +1,13 @@
 """From what the store reads to what the API answers."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from tramontane.domain.cell import Cell
 from tramontane.domain.deployment import Deployment
 from tramontane.domain.ids import CellId, DeploymentId
 from tramontane.domain.instance import Instance
+from tramontane.domain.model import ModelFacts
 from tramontane.domain.service import Service
 from tramontane.domain.snapshot import Event
 from tramontane.store.projects import ProjectRecord
@@ -18,6 +20,8 @@ from tramontane.wire.schemas import (
     EventView,
     FactView,
     InstanceView,
+    ModelFactsView,
+    ModelView,
     ProjectView,
     ServiceView,
     TokenView,
@@ -91,6 +95,28 @@ def deployment_view(
         serving=deployment.id == service.serving_deployment,
         definition=view_from_definition(deployment.definition),
     )
+
+
+def model_view(record: ServiceRecord, url: str) -> ModelView:
+    """Return a model service with the facts of its weights, as they were when it was prepared."""
+    service = record.service
+    deployment = record.deployment(service.serving_deployment) or record.deployment(
+        service.desired_deployment
+    )
+    artifact = None if deployment is None else deployment.artifact
+    facts = None if artifact is None else artifact.facts
+    return ModelView(
+        name=service.name,
+        project=service.project,
+        status=service.status.value,
+        url=url,
+        facts=None if facts is None else facts_view(facts),
+    )
+
+
+def facts_view(facts: ModelFacts) -> ModelFactsView:
+    """Return the card of a model."""
+    return ModelFactsView.model_validate(asdict(facts))
 
 
 def event_view(event: Event) -> EventView:

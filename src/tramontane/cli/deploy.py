@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from tramontane.base.errors import InvalidRequest, Unsupported
+from tramontane.cli.models import model_reference
 from tramontane.cli.options import DEFAULT_PROJECT, DurationType, NumberType, output_option
 from tramontane.cli.output import print_document
 from tramontane.cli.rollout import Rollout, follow, put, upload
@@ -162,12 +163,6 @@ def note_workers(session: Session, services: Mapping[str, ManifestService]) -> N
                 f"{name} is a worker, without an address: its {PROCFILE} has a `worker:` line and "
                 f"no `web:` line ({MANIFEST_NAME} may say `kind: web`)"
             )
-
-
-def model_reference(text: str, directory: Path) -> str:
-    """Return a model as the platform can find it: a file here by its whole path."""
-    file = directory / text
-    return str(file.resolve()) if file.suffix == ".gguf" and file.is_file() else text
 
 
 def _with_whole_path(service: ManifestService, directory: Path) -> ManifestService:

@@ -39,7 +39,7 @@ COMMANDS = {
     "delete": Entry("tramontane.cli.operate:delete", "Remove a service."),
     "why": Entry("tramontane.cli.operate:why", "Explain where a service runs, or why nowhere."),
     "chat": Entry("tramontane.cli.chat:chat", "Talk to a model."),
-    "models": Entry("tramontane.cli.resources:models", "The models that can be talked to."),
+    "models": Entry("tramontane.cli.models:models", "The models that can be talked to."),
     "cells": Entry("tramontane.cli.resources:cells", "The places where instances can run."),
     "projects": Entry("tramontane.cli.resources:projects", "Workspaces and their policy."),
     "tokens": Entry("tramontane.cli.resources:tokens", "What opens the API and the models."),

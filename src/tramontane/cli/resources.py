@@ -1,4 +1,4 @@
-"""``tram models``, ``cells``, ``projects`` and ``tokens``: what services use and live in."""
+"""``tram cells``, ``projects`` and ``tokens``: what services use and live in."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import click
 
 from tramontane.base.errors import NotFound
-from tramontane.cli.failures import make_not_found
 from tramontane.cli.lazy import SuggestingGroup
 from tramontane.cli.options import DurationType, output_option
 from tramontane.cli.output import (
@@ -32,12 +31,6 @@ def _fact(attribute: str) -> Any:
     return read
 
 
-MODEL_COLUMNS: Sequence[Column] = (
-    ("name", lambda each: each["name"]),
-    ("project", lambda each: each["project"]),
-    ("status", lambda each: each["status"]),
-    ("url", lambda each: each["url"]),
-)
 CELL_COLUMNS: Sequence[Column] = (
     ("name", lambda each: each["name"]),
     ("runtime", lambda each: each["runtime"]),
@@ -63,33 +56,6 @@ TOKEN_COLUMNS: Sequence[Column] = (
     ("created", lambda each: format_time(each["created_at"])),
     ("expires", lambda each: format_time(each["expires_at"]) or "never"),
 )
-
-
-@click.group(cls=SuggestingGroup)
-def models() -> None:
-    """The models that can be talked to."""
-
-
-@models.command("list")
-@output_option
-@pass_session
-def list_models(session: Session, output: str) -> None:
-    """List models."""
-    session.about("models")
-    found = session.api().fetch(calls.list_models())
-    print_list(output, found, MODEL_COLUMNS, "no models yet; try: tram deploy --model tiny")
-
-
-@models.command("get")
-@click.argument("name", metavar="NAME")
-@output_option
-@pass_session
-def get_model(session: Session, name: str, output: str) -> None:
-    """Show one model."""
-    session.about(f"model {name}", "tram models list")
-    found = session.api().fetch(calls.list_models())
-    missing = make_not_found("model", name, (each["name"] for each in found))
-    print_one(output, _pick(found, "name", name, missing), MODEL_COLUMNS)
 
 
 @click.group(cls=SuggestingGroup)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tramontane.domain.model import ModelFacts
+
 
 class Listen(StrEnum):
     """Where the started program accepts connections."""
@@ -37,3 +39,5 @@ class Artifact:
     listen: Listen = Listen.TCP
     health_path: str | None = None
     """Where the program says over HTTP that it is ready; None: accepting connections is enough."""
+    facts: ModelFacts | None = None
+    """What the weights say of themselves, if it serves a model."""

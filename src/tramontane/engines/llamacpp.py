@@ -7,8 +7,9 @@ speaks the OpenAI API on a Unix socket, so that the gateway reaches it without a
 from dataclasses import dataclass
 
 from tramontane.domain.artifact import Artifact, Listen, Mount
+from tramontane.domain.model import ModelFacts
 
-MODEL = "/models/model.gguf"
+MODELS = "/models"
 """Where the weights are inside the sandbox."""
 ENGINE = "/engine"
 HEALTH = "/health"
@@ -30,27 +31,36 @@ class EngineFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """One GGUF file on this machine."""
+    """A GGUF file on this machine, or all parts of one, the first first."""
 
-    path: str
+    paths: tuple[str, ...]
     digest: str
-    """``sha256:…`` of its content."""
+    """``sha256:…`` of the content."""
 
 
-def make_artifact(weights: Weights, files: EngineFiles, alias: str) -> Artifact:
+def make_artifact(weights: Weights, facts: ModelFacts, files: EngineFiles, alias: str) -> Artifact:
     """Return how to serve ``weights`` under the model name ``alias``."""
+    shown = _names(len(weights.paths))
     return Artifact(
         digest=weights.digest,
         language="gguf",
         # -S and -E: neither site-packages nor the environment decide what is imported.
-        command=(files.python, "-S", "-E", f"{ENGINE}/serve.py", MODEL, alias),
+        command=(files.python, "-S", "-E", f"{ENGINE}/serve.py", shown[0], alias),
         directory="/",
         mounts=(
             *files.python_mounts,
             Mount(source=files.library, target=f"{ENGINE}/xllamacpp"),
             Mount(source=files.program, target=f"{ENGINE}/serve.py"),
-            Mount(source=weights.path, target=MODEL),
+            *(Mount(source=each, target=at) for each, at in zip(weights.paths, shown, strict=True)),
         ),
         listen=Listen.UNIX,
         health_path=HEALTH,
+        facts=facts,
     )
+
+
+def _names(count: int) -> list[str]:
+    """Return the files as the engine sees them: it finds the parts by the first one's name."""
+    if count == 1:
+        return [f"{MODELS}/model.gguf"]
+    return [f"{MODELS}/model-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1)]

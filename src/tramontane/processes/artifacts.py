@@ -4,27 +4,24 @@ Handed to ``reconcile.builds`` by the control plane. Writes the build's log as i
 """
 
 import asyncio
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from importlib.resources import files
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from tramontane.base.clock import Clock
-from tramontane.base.errors import BuildFailed, InvalidRequest, TramontaneError
+from tramontane.base.errors import BuildFailed, TramontaneError, Unsupported
 from tramontane.builders.build import build
 from tramontane.builders.settings import BuildSettings, Log
 from tramontane.domain.artifact import Artifact
 from tramontane.domain.definition import DirectorySource, ModelSource
 from tramontane.domain.deployment import Deployment
 from tramontane.domain.ids import ServiceId
+from tramontane.domain.model import WeightsFormat
+from tramontane.engines.inspection import weight_files
 from tramontane.engines.llamacpp import EngineFiles, Weights, make_artifact
 from tramontane.processes.layout import Layout
 from tramontane.processes.logs import LogWriter
+from tramontane.processes.models import ModelFiles
 from tramontane.store.sources import SourceFiles
-
-BUNDLED = "tiny"
-GGUF_MAGIC = b"GGUF"
 
 
 @dataclass(kw_only=True)
@@ -35,12 +32,10 @@ class ArtifactMaker:
     sources: SourceFiles
     settings: BuildSettings
     engine: EngineFiles
+    models: ModelFiles
     clock: Clock
     project_of: Callable[[ServiceId], str]
     """Builds of one project share caches, those of different projects never do."""
-    _digests: dict[tuple[str, int, int], str] = field(
-        init=False, default_factory=dict[tuple[str, int, int], str]
-    )
 
     async def make(self, deployment: Deployment) -> Artifact:
         """Return the artifact; raises ``TramontaneError`` with what the user should know."""
@@ -75,32 +70,16 @@ class ArtifactMaker:
         )
 
     def _prepare_model(self, reference: str) -> Artifact:
-        if reference == BUNDLED:
-            path = Path(str(files("tramontane.engines").joinpath("models/tiny.gguf")))
-        else:
-            path = Path(reference)
-        try:
-            path = path.resolve(strict=True)
-            with path.open("rb") as file:
-                magic = file.read(4)
-        except OSError as error:
-            raise InvalidRequest(
-                f"cannot read the model {reference}: {error.strerror}; give {BUNDLED!r} "
-                "or the absolute path of a GGUF file on the platform's machine",
-                path="source.model",
-            ) from error
-        if magic != GGUF_MAGIC:
-            raise InvalidRequest(
-                f"{reference} is not a GGUF file: it begins with {magic!r}", path="source.model"
+        path = self.models.find(reference)
+        facts = self.models.inspect(reference)
+        if facts.format is not WeightsFormat.GGUF:
+            raise Unsupported(
+                f"{reference} has its weights as {facts.format.value}, which no engine of this "
+                "platform serves yet; give a GGUF file of the same model"
             )
-        weights = Weights(path=str(path), digest=self._digest(path))
-        return make_artifact(weights, self.engine, alias=path.stem)
-
-    def _digest(self, path: Path) -> str:
-        """Return the content's digest; large files are hashed once while they do not change."""
-        found = path.stat()
-        key = (str(path), found.st_mtime_ns, found.st_size)
-        if key not in self._digests:
-            with path.open("rb") as file:
-                self._digests[key] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-        return self._digests[key]
+        weights = Weights(
+            paths=tuple(str(each.resolve()) for each in weight_files(path)),
+            digest=self.models.digest(path),
+        )
+        facts = replace(facts, digest=weights.digest)
+        return make_artifact(weights, facts, self.engine, alias=path.stem)

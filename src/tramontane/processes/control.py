@@ -55,6 +55,7 @@ from tramontane.processes.machine import (
     memory_bytes,
     read_claim,
 )
+from tramontane.processes.models import ModelFiles
 from tramontane.processes.network import (
     check_allowed,
     describe_allowed,
@@ -140,6 +141,7 @@ class Control:
         self._demand = DemandTracker(self._clock.now())
         self._feed = ServiceFeed()
         self._envoy_paths = EnvoyPaths(directory=layout.gateway, sockets=layout.run)
+        self._models = ModelFiles()
 
     async def run(self) -> None:
         """Start everything, say so, and stay until SIGTERM or SIGINT."""
@@ -307,6 +309,7 @@ class Control:
                 bounds=bounds,
             ),
             engine=find_engine_files(),
+            models=self._models,
             clock=self._clock,
             project_of=self._project_of,
         )
@@ -358,6 +361,7 @@ class Control:
             ),
             logs=LogFiles(logs=self._layout.logs, egress=self._layout.egress_log),
             execute=execute,
+            inspect_model=self._models.inspect,
             service_url=lambda project, service: (
                 f"http://{service}.{project}.{DOMAIN}:{arguments.gateway.port}"
             ),

@@ -107,6 +107,11 @@ def list_models() -> Call:
     return _get("models")
 
 
+def inspect_model(reference: str) -> Call:
+    """What the headers of a model's files say; nothing is deployed and no weight is loaded."""
+    return _get("models", "inspect", query=[("reference", reference)])
+
+
 # --- projects and tokens -----------------------------------------------------------------------
 
 

@@ -31,6 +31,7 @@ from tramontane.wire.schemas import (
     ExecView,
     InstanceView,
     LogLine,
+    ModelFactsView,
     ModelView,
     PlanView,
     ProjectView,
@@ -178,6 +179,7 @@ class Client:
     list_cells = _fetches(calls.list_cells, list[CellView])
     get_cell = _fetches(calls.get_cell, CellView)
     list_models = _fetches(calls.list_models, list[ModelView])
+    inspect_model = _fetches(calls.inspect_model, ModelFactsView)
     list_projects = _fetches(calls.list_projects, list[ProjectView])
     get_project = _fetches(calls.get_project, ProjectView)
     put_project = _fetches(calls.put_project, ProjectView)
@@ -287,6 +289,7 @@ class AsyncClient:
     list_cells = _afetches(calls.list_cells, list[CellView])
     get_cell = _afetches(calls.get_cell, CellView)
     list_models = _afetches(calls.list_models, list[ModelView])
+    inspect_model = _afetches(calls.inspect_model, ModelFactsView)
     list_projects = _afetches(calls.list_projects, list[ProjectView])
     get_project = _afetches(calls.get_project, ProjectView)
     put_project = _afetches(calls.put_project, ProjectView)

@@ -51,3 +51,12 @@ def format_bytes(size: float) -> str:
             return f"{size:g} {unit}" if size == int(size) else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
+
+
+def format_count(number: float) -> str:
+    """Return a large number as people say it: ``3.1M``, ``7.2B``."""
+    for unit in ("", "K", "M", "B"):
+        if number < 1000:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g}T"

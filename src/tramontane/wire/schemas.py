@@ -24,6 +24,9 @@ PATTERNS_IN_WORDS = {
 Name = Annotated[str, Field(pattern=NAME_PATTERN, examples=["hello"])]
 
 
+MODEL_REFERENCE_MAX = 1024
+
+
 class Request(BaseModel):
     """A body that a client sends: unknown keys are errors."""
 
@@ -48,7 +51,7 @@ class DirectorySourceBody(Request):
 class ModelSourceBody(Request):
     """``tiny``, or the path of a GGUF file on the platform's machine."""
 
-    model: Annotated[str, Field(min_length=1, max_length=1024)]
+    model: Annotated[str, Field(min_length=1, max_length=MODEL_REFERENCE_MAX)]
 
 
 def _require_inside(path: str) -> str:
@@ -408,6 +411,41 @@ class CreatedToken(TokenView):
     token: str
 
 
+class ModelFactsView(View):
+    """The card of a model, from the headers of its files; null is what they do not say."""
+
+    format: Literal["gguf", "safetensors"]
+    size_bytes: int
+    digest: str | None
+    revision: str | None
+    name: str | None
+    architecture: str | None
+    parameters: int | None
+    quantisation: str | None
+    licence: str | None
+    origin_country: str | None
+    """ISO 3166 code of the country where its maker has its seat."""
+    context_length: int | None
+    layers: int | None
+    embedding_length: int | None
+    feed_forward_length: int | None
+    attention_heads: int | None
+    kv_heads: int | None
+    kv_heads_total: int | None
+    """Summed over the layers that keep keys and values."""
+    key_length: int | None
+    value_length: int | None
+    sliding_window: int | None
+    sliding_layers: int | None
+    state_bytes: int | None
+    vocabulary: int | None
+    merges: int | None
+    chat_template: bool | None
+    tools: bool | None
+    pooling: str | None
+    causal: bool | None
+
+
 class ModelView(View):
     """A model service as the inference API names it."""
 
@@ -415,6 +453,8 @@ class ModelView(View):
     project: str
     status: str
     url: str
+    facts: ModelFactsView | None = None
+    """Of the weights that serve, or will; null until they were looked at."""
 
 
 class PartView(View):

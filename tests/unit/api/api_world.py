@@ -12,10 +12,12 @@ from tramontane.api.app import make_app
 from tramontane.api.feed import ServiceFeed
 from tramontane.api.parts import ApiParts, LogSource
 from tramontane.api.tokens import TokenIssuer
+from tramontane.base.errors import InvalidRequest
 from tramontane.base.ids import counting_ids
 from tramontane.domain.cell import Capacity, Cell, EvidenceLevel, Fact
 from tramontane.domain.ids import CellId, ServiceId
 from tramontane.domain.instance import Instance
+from tramontane.domain.model import ModelFacts, WeightsFormat
 from tramontane.domain.token import Scope
 from tramontane.store.sources import SourceFiles
 from tramontane.store.store import Store
@@ -23,6 +25,27 @@ from tramontane.testing.clocks import FakeClock
 from tramontane.wire.schemas import ExecView, LogLine, PartView
 
 MODEL = {"kind": "model", "source": {"model": "tiny"}}
+FACTS = {
+    "tiny": ModelFacts(
+        format=WeightsFormat.GGUF,
+        size_bytes=3_400_000,
+        name="Tiny",
+        architecture="llama",
+        parameters=3_000_000,
+        context_length=1024,
+        layers=4,
+        embedding_length=256,
+        feed_forward_length=640,
+        attention_heads=8,
+        kv_heads=2,
+        kv_heads_total=8,
+        key_length=32,
+        value_length=32,
+        vocabulary=2048,
+        merges=1788,
+        causal=True,
+    )
+}
 SERVICE = "/api/v1/projects/shop/services/chat"
 
 
@@ -99,6 +122,11 @@ def build_world(store: Store, directory: Path) -> World:
         executed.append((instance, tuple(command)))
         return ExecView(instance=instance.id, exit_code=3, stdout="out", stderr="")
 
+    def inspect(reference: str) -> ModelFacts:
+        if reference not in FACTS:
+            raise InvalidRequest(f"cannot read the model {reference}", path="source.model")
+        return FACTS[reference]
+
     store.upsert_cell(make_cell(clock))
     parts = ApiParts(
         store=store,
@@ -112,6 +140,7 @@ def build_world(store: Store, directory: Path) -> World:
         platform=SmallPlatform(),
         logs=logs,
         execute=execute,
+        inspect_model=inspect,
         service_url=lambda project, name: f"http://{name}.{project}.localhost:8080",
         heartbeat_s=0.01,
     )

@@ -3,15 +3,16 @@
 import hashlib
 import json
 from collections.abc import AsyncGenerator
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import httpx
 import pytest
-from api_world import MODEL, SERVICE, World
+from api_world import FACTS, MODEL, SERVICE, World
 
 from tramontane.api.access import Caller
 from tramontane.api.handlers.streams import watch_services
+from tramontane.domain.artifact import Artifact
 from tramontane.domain.definition import (
     WORKER_GRACE_S,
     Definition,
@@ -20,6 +21,7 @@ from tramontane.domain.definition import (
 )
 from tramontane.domain.ids import CellId, InstanceId
 from tramontane.domain.instance import Instance, InstanceStatus
+from tramontane.domain.model import ModelFacts
 from tramontane.domain.snapshot import Changes
 from tramontane.domain.token import Scope
 from tramontane.wire.schemas import LogLine
@@ -84,6 +86,39 @@ async def test_lists(client: httpx.AsyncClient) -> None:
     cell = (await client.get("/api/v1/cells/here")).json()
     assert cell["facts"][0]["value"] == "DE"
     assert (await client.get("/api/v1/cells/her")).json()["detail"].endswith("did you mean here?")
+
+
+async def test_a_model_is_inspected_without_being_deployed(
+    world: World, client: httpx.AsyncClient
+) -> None:
+    found = (await client.get("/api/v1/models/inspect", params={"reference": "tiny"})).json()
+    assert (found["name"], found["format"], found["parameters"]) == ("Tiny", "gguf", 3_000_000)
+    assert (found["licence"], found["tools"], found["origin_country"]) == (None, None, None)
+    assert set(found) == {each.name for each in fields(ModelFacts)}
+    missing = await client.get("/api/v1/models/inspect", params={"reference": "/no/such"})
+    assert (missing.status_code, missing.json()["path"]) == (422, "source.model")
+    assert (await client.get("/api/v1/models")).json() == []
+
+
+async def test_models_show_the_facts_that_came_with_their_artifact(
+    world: World, client: httpx.AsyncClient
+) -> None:
+    await client.put(SERVICE, json=MODEL)
+    (model,) = (await client.get("/api/v1/models")).json()
+    assert model["facts"] is None
+    service = world.store.read_service("shop", "chat").service
+    assert service.desired_deployment is not None
+    artifact = Artifact(
+        digest="sha256:0",
+        language="gguf",
+        command=("serve",),
+        directory="/",
+        mounts=(),
+        facts=FACTS["tiny"],
+    )
+    world.store.record_artifact(service.desired_deployment, artifact)
+    (model,) = (await client.get("/api/v1/models")).json()
+    assert model["facts"]["context_length"] == 1024
 
 
 async def test_etag_and_if_match(client: httpx.AsyncClient) -> None:

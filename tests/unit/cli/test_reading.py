@@ -1,6 +1,7 @@
 """Reading verbs: tables as people see them, documents as programs do, and errors."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -273,6 +274,92 @@ def test_tokens_create(tram: Tram) -> None:
         "expires_in_s": 30 * 86400,
     }
     assert tram("tokens", "create").out == "tram_abc\n"
+
+
+FACTS = {
+    "format": "gguf",
+    "size_bytes": 3415872,
+    "name": "Tramontane Tiny",
+    "architecture": "llama",
+    "parameters": 3148032,
+    "quantisation": "Q8_0",
+    "context_length": 1024,
+    "vocabulary": 2048,
+    "layers": 4,
+    "embedding_length": 256,
+    "attention_heads": 8,
+    "kv_heads": 2,
+    "key_length": 32,
+    "value_length": 32,
+    "sliding_window": None,
+    "chat_template": True,
+    "tools": False,
+    "pooling": None,
+    "licence": "apache-2.0",
+    "origin_country": None,
+    "revision": None,
+    "digest": "sha256:00",
+}
+
+
+def test_models_inspect_says_what_is_unknown(tram: Tram) -> None:
+    tram.api.on("GET", "models/inspect", FACTS)
+    result = tram("models", "inspect", "tiny")
+    assert tram.api.calls[-1].query == (("reference", "tiny"),)
+    assert (
+        result.out
+        == """\
+name              Tramontane Tiny
+format            gguf
+architecture      llama
+parameters        3.15M
+quantisation      Q8_0
+size              3.3 MiB
+context           1024
+vocabulary        2048
+layers            4
+embedding length  256
+attention heads   8
+key/value heads   2
+key length        32
+value length      32
+sliding window    unknown
+chat template     yes
+tools             no
+pooling           unknown
+licence           apache-2.0
+maker's country   unknown
+revision          unknown
+digest            sha256:00
+"""
+    )
+    assert json.loads(tram("models", "inspect", "tiny", "-o", "json").out) == FACTS
+
+
+def test_models_inspect_names_files_here_by_their_whole_path(
+    tram: Tram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.gguf").touch()
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").touch()
+    tram.api.on("GET", "models/inspect", FACTS)
+    for given, sent in (("m.gguf", tmp_path / "m.gguf"), ("m", tmp_path / "m"), ("x", "x")):
+        tram("models", "inspect", given)
+        assert tram.api.calls[-1].query == (("reference", str(sent)),)
+
+
+def test_models_list_shows_facts_that_are_known(tram: Tram) -> None:
+    chat = {"name": "chat", "project": "ai", "status": "healthy", "url": "u", "facts": FACTS}
+    tram.api.on("GET", "models", [chat, {**chat, "name": "new", "facts": None}])
+    assert (
+        tram("models", "list").out
+        == """\
+NAME  PROJECT  STATUS   PARAMETERS  QUANTISATION  CONTEXT  URL
+chat  ai       healthy  3.15M       Q8_0          1024     u
+new   ai       healthy  unknown     unknown       unknown  u
+"""
+    )
 
 
 def test_status(tram: Tram) -> None:

@@ -19,6 +19,7 @@ SAMPLES: dict[str, object] = {
     "project": "shop",
     "name": "hello",
     "token_id": "tok_1",
+    "reference": "/models/m.gguf",
     "digest": "sha256:" + "a" * 64,
     "file": Path("archive"),
     "definition": BODY,

@@ -6,8 +6,7 @@ from fastapi import APIRouter
 
 from tramontane.api.access import Caller, NamePath, Reader
 from tramontane.api.views import cell_view
-from tramontane.domain.definition import ServiceKind
-from tramontane.wire.schemas import CellView, ModelView, StatusView
+from tramontane.wire.schemas import CellView, StatusView
 
 router = APIRouter(tags=["platform"])
 
@@ -39,21 +38,6 @@ def get_cell(name: NamePath, caller: Reader) -> CellView:
     """One place where instances can run."""
     cell = caller.parts.store.read_cell(name)
     return cell_view(cell, caller.parts.store.count_instances().get(cell.id, 0))
-
-
-@router.get("/models")
-def list_models(caller: Reader) -> list[ModelView]:
-    """The model services that this token may see."""
-    return [
-        ModelView(
-            name=record.service.name,
-            project=record.service.project,
-            status=record.service.status.value,
-            url=caller.parts.service_url(record.service.project, record.service.name),
-        )
-        for record in caller.parts.store.list_services(caller.project)
-        if record.service.kind is ServiceKind.MODEL
-    ]
 
 
 def _list_cells(caller: Caller) -> list[CellView]:
