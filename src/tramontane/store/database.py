@@ -148,7 +148,7 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
         except sqlite3.OperationalError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.01)
+            time.sleep(0.01)  # noqa: TID251 - there is nothing to wait for but time
         else:
             return
 
