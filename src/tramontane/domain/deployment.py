@@ -42,6 +42,9 @@ DEPLOYMENT_TRANSITIONS: dict[DeploymentStatus, frozenset[DeploymentStatus]] = {
     DeploymentStatus.FAILED: frozenset({DeploymentStatus.PENDING}),
 }
 
+OVER = frozenset({DeploymentStatus.SUPERSEDED, DeploymentStatus.FAILED})
+"""Statuses that a deployment leaves only if a user goes back to it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
