@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, or_, select
 
-from tramontane.domain.deployment import Deployment
+from tramontane.domain.deployment import OVER, Deployment
 from tramontane.domain.ids import CellId, DeploymentId, ServiceId
 from tramontane.domain.instance import LIVE, Instance
 from tramontane.domain.service import Service
@@ -24,6 +24,7 @@ from tramontane.store.service_rows import missing_service
 from tramontane.store.tables import DEPLOYMENTS, INSTANCES, PROJECTS, SERVICES
 
 LIVE_STATUSES = tuple(sorted(status.value for status in LIVE))
+OVER_STATUSES = tuple(sorted(status.value for status in OVER))
 
 
 @dataclass(frozen=True, kw_only=True)

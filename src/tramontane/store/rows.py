@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tramontane.domain.artifact import Artifact
 from tramontane.domain.cell import Capacity, Cell, Fact
-from tramontane.domain.definition import Definition, ServiceKind
+from tramontane.domain.definition import Definition, DirectorySource, ServiceKind
 from tramontane.domain.deployment import Deployment, DeploymentStatus
 from tramontane.domain.instance import Instance, InstanceStatus
 from tramontane.domain.project import Project
@@ -60,7 +60,8 @@ def service_from_row(row: Row) -> Service:
 def deployment_from_row(row: Row) -> Deployment:
     """Return the value of a row of ``deployments``."""
     values = _named(row)
-    del values["was_healthy"]
+    for name in ("was_healthy", "source_digest", "artifact_digest"):
+        del values[name]
     values["definition"] = definition_from_json(values["definition"])
     artifact = values["artifact"]
     values["artifact"] = None if artifact is None else ARTIFACT.validate_json(artifact)
@@ -77,13 +78,27 @@ def deployment_to_row(deployment: Deployment) -> dict[str, Any]:
         "number": deployment.number,
         "definition": to_json(DEFINITION, deployment.definition),
         "created_at": deployment.created_at,
-        "artifact": None if artifact is None else to_json(ARTIFACT, artifact),
+        **artifact_to_row(artifact),
         "status": deployment.status.value,
         "reason": deployment.reason,
         "message": deployment.message,
         "start_failures": deployment.start_failures,
         "was_healthy": deployment.status is DeploymentStatus.HEALTHY,
+        "source_digest": source_digest_of(deployment.definition),
     }
+
+
+def artifact_to_row(artifact: Artifact | None) -> dict[str, Any]:
+    """Return the columns of ``deployments`` that tell of the artifact."""
+    if artifact is None:
+        return {"artifact": None, "artifact_digest": None}
+    return {"artifact": to_json(ARTIFACT, artifact), "artifact_digest": artifact.digest}
+
+
+def source_digest_of(definition: Definition) -> str | None:
+    """Return which archive a deployment is built from, if it is from one."""
+    source = definition.source
+    return source.digest if isinstance(source, DirectorySource) else None
 
 
 def instance_from_row(row: Row) -> Instance:

@@ -18,21 +18,19 @@ from tramontane.domain.snapshot import Changes, Event, ServiceSnapshot
 from tramontane.domain.transitions import leads_to
 from tramontane.store.events import add_events
 from tramontane.store.part import Part
-from tramontane.store.records import LIVE_STATUSES
+from tramontane.store.records import LIVE_STATUSES, OVER_STATUSES
 from tramontane.store.rows import (
-    ARTIFACT,
     NAMES,
+    artifact_to_row,
     cell_from_row,
     deployment_from_row,
     instance_from_row,
     service_from_row,
-    to_json,
 )
 from tramontane.store.tables import CELLS, DEPLOYMENTS, INSTANCES, PROJECTS, SERVICES
 
 ENDED_KEPT = 20
 """Ended instances that stay readable per service, for ``tram why``."""
-OVER = (DeploymentStatus.SUPERSEDED.value, DeploymentStatus.FAILED.value)
 
 # A waking request waits for these reads, and putting a statement together takes several times as
 # long as running it; so they are put together once.
@@ -54,7 +52,7 @@ _DEPLOYMENTS = (
                     INSTANCES.c.service_id == bindparam("service_id"), _IS_LIVE
                 )
             ),
-            and_(*(DEPLOYMENTS.c.status != status for status in OVER)),
+            and_(*(DEPLOYMENTS.c.status != status for status in OVER_STATUSES)),
         ),
     )
     .order_by(DEPLOYMENTS.c.number)
@@ -112,14 +110,15 @@ class Snapshots(Part):
     def apply(self, changes: Changes, service_id: ServiceId, expected_generation: int) -> bool:
         """Write the changes whole, or nothing and return False if they were decided too early.
 
-        That is: the generation has moved on, or a build has failed meanwhile. A transition that
-        the domain does not allow is a bug and fails an assertion.
+        That is: the generation has moved on, or meanwhile a build has failed or a deployment that
+        was over has been forgotten. A transition that the domain does not allow is a bug and
+        fails an assertion.
         """
         with self._database.observe() as connection:
             generation = connection.execute(_GENERATION, {"service_id": service_id}).scalar()
             if generation != expected_generation:
                 return False
-            if _overtaken_by_build(connection, changes.deployments):
+            if _overtaken(connection, changes.deployments):
                 return False
             if changes.service is not None:
                 _write_service(connection, changes.service)
@@ -138,7 +137,7 @@ class Snapshots(Part):
             result = connection.execute(
                 update(DEPLOYMENTS)
                 .where(DEPLOYMENTS.c.id == deployment_id)
-                .values(artifact=to_json(ARTIFACT, artifact))
+                .values(artifact_to_row(artifact))
             )
             return result.rowcount == 1
 
@@ -258,19 +257,22 @@ def _write_deployment(
         values["was_healthy"] = True
     # A build may have ended after the snapshot was read: its artifact is never taken away.
     if deployment.artifact is not None:
-        values["artifact"] = to_json(ARTIFACT, deployment.artifact)
+        values |= artifact_to_row(deployment.artifact)
     connection.execute(update(DEPLOYMENTS).where(DEPLOYMENTS.c.id == deployment.id).values(values))
 
 
-def _overtaken_by_build(connection: Connection, deployments: Iterable[Deployment]) -> bool:
-    """Whether a build has failed since the snapshot: the one observation from elsewhere."""
-    building = [each.id for each in deployments if each.status is DeploymentStatus.BUILDING]
-    if not building:
+def _overtaken(connection: Connection, deployments: Iterable[Deployment]) -> bool:
+    """Whether others wrote since the snapshot: a build has failed, or a deployment is gone."""
+    wanted = {each.id: each.status for each in deployments}
+    if not wanted:
         return False
-    statuses = connection.execute(
-        select(DEPLOYMENTS.c.status).where(DEPLOYMENTS.c.id.in_(building))
-    ).scalars()
-    return DeploymentStatus.FAILED.value in set(statuses)
+    statement = select(DEPLOYMENTS.c.id, DEPLOYMENTS.c.status).where(DEPLOYMENTS.c.id.in_(wanted))
+    found = {row.id: row.status for row in connection.execute(statement)}
+    return any(
+        each not in found
+        or (status is DeploymentStatus.BUILDING and found[each] == DeploymentStatus.FAILED.value)
+        for each, status in wanted.items()
+    )
 
 
 def _write_instances(

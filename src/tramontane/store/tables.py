@@ -76,6 +76,9 @@ DEPLOYMENTS = Table(
     Column("start_failures", Integer, nullable=False),
     # A superseded deployment keeps this, so that a rollback finds the last one that worked.
     Column("was_healthy", Boolean, nullable=False),
+    # What the JSON above names, where garbage collection can ask for it.
+    Column("source_digest", Text, index=True),
+    Column("artifact_digest", Text, index=True),
     UniqueConstraint("service_id", "number"),
 )
 
