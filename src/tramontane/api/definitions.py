@@ -1,9 +1,8 @@
 """Checks of a definition that its schema cannot express: what the platform must know of."""
 
 from tramontane.base.errors import InvalidRequest
-from tramontane.domain.definition import Definition, DirectorySource, ModelSource, ServiceKind
+from tramontane.domain.definition import Definition, ModelSource, ServiceKind
 from tramontane.policy.presets import find_presets
-from tramontane.store.store import Store
 from tramontane.wire.definitions import definition_from_body
 from tramontane.wire.kinds import find_unfit
 from tramontane.wire.schemas import DefinitionBody
@@ -31,14 +30,3 @@ def check_definition(body: DefinitionBody, *, path: str = "definition") -> Defin
         )
     find_presets(definition.policy, path=f"{path}.policy")
     return definition
-
-
-def check_source(store: Store, definition: Definition, *, path: str = "definition") -> None:
-    """Raise ``InvalidRequest`` unless the definition's source code was uploaded."""
-    source = definition.source
-    if isinstance(source, DirectorySource) and store.read_source(source.digest) is None:
-        raise InvalidRequest(
-            f"{path}.source.digest: there is no archive {source.digest}; "
-            f"upload it first: PUT /api/v1/sources/{source.digest}",
-            path=f"{path}.source.digest",
-        )

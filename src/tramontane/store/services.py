@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from tramontane.base.errors import Conflict, InvalidRequest
 from tramontane.base.ids import IdFactory
 from tramontane.domain.definition import Definition
-from tramontane.domain.deployment import Deployment, DeploymentStatus
+from tramontane.domain.deployment import OVER, Deployment, DeploymentStatus
 from tramontane.domain.ids import DeploymentId
 from tramontane.domain.service import Service, ServiceStatus
 from tramontane.domain.snapshot import Event
@@ -20,7 +20,7 @@ from tramontane.store.events import add_events
 from tramontane.store.part import Part
 from tramontane.store.projects import insert_project, lock_project
 from tramontane.store.requests import RequestKey, find_result, remember_result
-from tramontane.store.rows import deployment_to_row
+from tramontane.store.rows import deployment_to_row, source_digest_of
 from tramontane.store.service_rows import (
     AUTOMATIC,
     change_service,
@@ -30,6 +30,7 @@ from tramontane.store.service_rows import (
     lock_service,
     read_deployment,
 )
+from tramontane.store.sources import hold_source
 from tramontane.store.tables import DEPLOYMENTS
 
 
@@ -60,7 +61,8 @@ class Services(Part):
         """Make ``definition`` the desired deployment; project and service are made on first use.
 
         Deploying what is already desired changes nothing and returns it, unless it has failed:
-        then it is tried again as a new deployment. A paused service is resumed either way.
+        then it is tried again as a new deployment. A paused service is resumed either way. Raises
+        ``InvalidRequest`` if the definition names an archive that was not uploaded.
         """
         with self._database.write() as connection:
             insert_project(self._database, connection, project, now)
@@ -94,6 +96,7 @@ class Services(Part):
                 if service.paused:
                     service = change_service(connection, service, {"paused": False})
                 return service, current
+        _hold_archive(connection, definition)
         last = connection.execute(
             select(func.max(DEPLOYMENTS.c.number)).where(DEPLOYMENTS.c.service_id == service.id)
         ).scalar()
@@ -224,6 +227,16 @@ def _check_changeable(service: Service) -> None:
         )
 
 
+def _hold_archive(connection: Connection, definition: Definition) -> None:
+    digest = source_digest_of(definition)
+    if digest is not None and not hold_source(connection, digest):
+        raise InvalidRequest(
+            f"definition.source.digest: there is no archive {digest}; "
+            f"upload it first: PUT /api/v1/sources/{digest}",
+            path="definition.source.digest",
+        )
+
+
 def _check_generation(service: Service, guard: Guard) -> None:
     expected = guard.expected_generation
     if expected is not None and expected != service.generation:
@@ -263,7 +276,7 @@ def _tell(
 
 
 def _revive(connection: Connection, deployment: Deployment) -> Deployment:
-    if deployment.status not in (DeploymentStatus.SUPERSEDED, DeploymentStatus.FAILED):
+    if deployment.status not in OVER:
         return deployment
     # Superseded before its build ended: it still has to be built, which no transition allows.
     if deployment.artifact is None:

@@ -1,22 +1,31 @@
 """Uploaded source archives: files named by their content, and a row for each that is whole.
 
-The API streams uploads in; builders read the files. The row is written after the file has its
-final name, so a row always stands for a whole file, whatever is killed when.
+The API streams uploads in; builders read the files; garbage collection removes what no deployment
+names. The row is written after the file has its final name and deleted before the file is, so a
+row always stands for a whole file, whatever is killed when.
+
+A client that was told "it is here" deploys next, and must not find it gone. So the answer marks
+the file as used now, which keeps it for a while, and a deployment takes hold of the row in its own
+transaction: from then on the row cannot be forgotten.
 """
 
 import hashlib
 import os
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from sqlalchemy import select
+from sqlalchemy import Connection, delete, select
 
 from tramontane.base.errors import InvalidRequest
 from tramontane.base.ids import IdFactory
+from tramontane.domain.inventory import Item, ItemKind
 from tramontane.store.part import Part
-from tramontane.store.tables import SOURCES
+from tramontane.store.tables import DEPLOYMENTS, SOURCES
 
 SIZE_MAX_BYTES = 512 * 1024**2
 
@@ -53,15 +62,40 @@ class Sources(Part):
             )
         return Source(digest=digest, size_bytes=size_bytes, created_at=now)
 
+    def forget_source(self, digest: str) -> bool:
+        """Delete the row unless a deployment names it; return whether there is no row now."""
+        with self._database.write() as connection:
+            # First the row, then the question: a deployment that is about to name it has the row
+            # in its hands, and once we have it every such deployment can be seen.
+            hold_source(connection, digest)
+            named = select(DEPLOYMENTS.c.id).where(DEPLOYMENTS.c.source_digest == digest).limit(1)
+            if connection.execute(named).first() is not None:
+                return False
+            connection.execute(delete(SOURCES).where(SOURCES.c.digest == digest))
+            return True
+
+
+def hold_source(connection: Connection, digest: str) -> bool:
+    """Return whether there is a row; it stays as it is until the transaction ends."""
+    statement = select(SOURCES.c.digest).where(SOURCES.c.digest == digest).with_for_update()
+    return connection.execute(statement).first() is not None
+
 
 class SourceFiles:
-    """The directory that holds the archives."""
+    """The directory that holds the archives; one object for all who use it.
+
+    Every method blocks on the disk. What depends on the order of steps (an upload that comes while
+    the same archive is being removed) is settled by a lock of this object: one process serves a
+    directory, and what it had in its hands when it was killed is nobody's any more.
+    """
 
     def __init__(
         self, directory: Path, ids: IdFactory, *, size_max_bytes: int = SIZE_MAX_BYTES
     ) -> None:
         self._directory = directory
         self._ids = ids
+        self._lock = threading.Lock()
+        self._held: list[str] = []
         self.size_max_bytes = size_max_bytes
 
     def path(self, digest: str) -> Path:
@@ -72,21 +106,86 @@ class SourceFiles:
         """Start to receive an archive; use it in a ``with`` block, which removes what is left."""
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         partial = self._directory / f".{self._ids('upl')}.partial"
-        return Upload(digest, partial, self.path(digest), self.size_max_bytes)
+        return Upload(digest, partial, self._place, self.size_max_bytes)
+
+    def mark_used(self, digest: str, now: float) -> bool:
+        """Note that somebody counts on this archive from now on; False if it is not there."""
+        with self._lock:
+            try:
+                os.utime(self.path(digest), (now, now))
+            except FileNotFoundError:
+                return False
+            return True
+
+    @contextmanager
+    def hold(self, digest: str) -> Generator[Path]:
+        """Give the archive's path; from now on it is not removed until the block ends.
+
+        This never blocks, so a removal that has begun goes on: no deployment named the archive
+        then, and an upload of the same waits in ``Upload.finish`` until it can take the place.
+        """
+        self._held.append(digest)
+        try:
+            yield self.path(digest)
+        finally:
+            self._held.remove(digest)
+
+    def list_items(self) -> list[Item]:
+        """Return every archive that came in whole."""
+        items: list[Item] = []
+        for path in self._directory.glob("[!.]*.tar.gz"):
+            found = path.stat()
+            digest = f"sha256:{path.name.removesuffix('.tar.gz')}"
+            items.append(
+                Item(
+                    kind=ItemKind.ARCHIVE,
+                    name=digest,
+                    size_bytes=found.st_size,
+                    used_at=found.st_mtime,
+                )
+            )
+        return items
+
+    def remove(self, item: Item, let_go: Callable[[], bool]) -> bool:
+        """Remove an archive unless it was used since it was listed, or is held.
+
+        ``let_go`` is asked when nobody can begin to use it, and says no if it is needed after all.
+        """
+        path = self.path(item.name)
+        with self._lock:
+            if item.name in self._held or not path.exists():
+                return False
+            if path.stat().st_mtime != item.used_at or not let_go():
+                return False
+            path.unlink()
+            return True
 
     def remove_partial(self) -> None:
         """Remove what uploads left that were cut off; call before the first upload begins."""
         for path in self._directory.glob(".*.partial"):
             path.unlink(missing_ok=True)
 
+    def _place(self, partial: Path, digest: str) -> Path:
+        final = self.path(digest)
+        with self._lock:
+            partial.rename(final)
+        _sync_directory(final.parent)
+        return final
+
 
 class Upload:
     """One archive on its way in. Not thread-safe; each call may block on the disk."""
 
-    def __init__(self, digest: str, partial: Path, final: Path, size_max_bytes: int) -> None:
+    def __init__(
+        self,
+        digest: str,
+        partial: Path,
+        place: Callable[[Path, str], Path],
+        size_max_bytes: int,
+    ) -> None:
         self._digest = digest
         self._partial = partial
-        self._final = final
+        self._place = place
         self._size_max_bytes = size_max_bytes
         self._hash = hashlib.sha256()
         self._file: BinaryIO = os.fdopen(
@@ -129,9 +228,7 @@ class Upload:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        self._partial.rename(self._final)
-        _sync_directory(self._final.parent)
-        return self._final
+        return self._place(self._partial, digest)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -58,6 +58,13 @@ def make_definition(**values: object) -> Definition:
 
 
 @pytest.fixture
+def store(store: Store) -> Store:
+    """The store, with the archive that every definition here is built from."""
+    store.record_source(DIGEST, 5, now=0.0)
+    return store
+
+
+@pytest.fixture
 def ids() -> IdFactory:
     return counting_ids()
 
@@ -570,10 +577,11 @@ def test_settings_and_sources(store: Store) -> None:
     store.write_setting("country", "DE")
     store.write_setting("country", "FR")
     assert store.read_setting("country") == "FR"
-    assert store.read_source(DIGEST) is None
-    made = store.record_source(DIGEST, 5, now=1.0)
-    store.record_source(DIGEST, 5, now=2.0)
-    assert store.read_source(DIGEST) == made
+    other = "sha256:" + "1" * 64
+    assert store.read_source(other) is None
+    made = store.record_source(other, 5, now=1.0)
+    store.record_source(other, 5, now=2.0)
+    assert store.read_source(other) == made
 
 
 def test_leases(store: Store) -> None:

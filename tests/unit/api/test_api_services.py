@@ -313,6 +313,9 @@ async def test_sources(world: World, client: httpx.AsyncClient) -> None:
     assert stored.json() == {"digest": digest, "size_bytes": len(content)}
     assert (await client.head(path)).status_code == 200
     assert world.parts.sources.path(digest).read_bytes() == content
+    # "It is here" is a promise: garbage collection sees that somebody counts on it.
+    (archive,) = world.parts.sources.list_items()
+    assert archive.used_at == world.clock.now()
     assert (await client.put(SERVICE, json=web)).status_code == 202
 
 

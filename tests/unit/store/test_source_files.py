@@ -1,12 +1,14 @@
 """Uploads: whole and verified, or not there."""
 
 import hashlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tramontane.base.errors import InvalidRequest, Unsupported
 from tramontane.base.ids import counting_ids
+from tramontane.domain.inventory import Item
 from tramontane.store.database import parse_url
 from tramontane.store.sources import SourceFiles
 
@@ -58,3 +60,62 @@ def test_what_a_crash_left_is_removed(files: SourceFiles) -> None:
 def test_database_url_is_checked(url: str) -> None:
     with pytest.raises((InvalidRequest, Unsupported)):
         parse_url(url)
+
+
+def place(files: SourceFiles, used_at: float = 0.0) -> Item:
+    receive(files, CONTENT)
+    assert files.mark_used(DIGEST, used_at)
+    (item,) = files.list_items()
+    return item
+
+
+def yes() -> bool:
+    return True
+
+
+def test_an_archive_is_listed_and_removed(files: SourceFiles) -> None:
+    assert files.list_items() == []
+    assert not files.mark_used(DIGEST, 7.0)
+    item = place(files, 7.0)
+    assert (item.name, item.size_bytes, item.used_at) == (DIGEST, len(CONTENT), 7.0)
+    assert not files.remove(item, lambda: False)
+    assert files.remove(item, yes)
+    assert names(files) == []
+    assert not files.remove(item, yes)
+
+
+def test_an_archive_that_somebody_was_promised_is_not_removed(files: SourceFiles) -> None:
+    item = place(files)
+    assert files.mark_used(DIGEST, 1000.0)
+    assert not files.remove(item, yes)
+    assert files.path(DIGEST).exists()
+
+
+def test_an_archive_that_was_uploaded_again_is_not_removed(files: SourceFiles) -> None:
+    item = place(files)
+    receive(files, CONTENT)
+    assert not files.remove(item, yes)
+
+
+def test_an_archive_that_is_read_is_not_removed(files: SourceFiles) -> None:
+    item = place(files)
+    with files.hold(DIGEST) as path, files.hold(DIGEST):
+        assert not files.remove(item, yes)
+        assert path.read_bytes() == CONTENT
+    assert files.remove(item, yes)
+
+
+def test_an_upload_of_the_same_takes_the_place_after_a_removal(files: SourceFiles) -> None:
+    item = place(files)
+    with files.begin(DIGEST) as upload:
+        upload.write(CONTENT)
+        with ThreadPoolExecutor(1) as pool:
+            placing: list[Future[Path]] = []
+
+            def let_go() -> bool:
+                placing.append(pool.submit(upload.finish))
+                return True
+
+            assert files.remove(item, let_go)
+            assert placing[0].result().read_bytes() == CONTENT
+    assert files.path(DIGEST).exists()

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 
 from tramontane.api.access import Caller, Deployer, NamePath, ProjectQuery, Reader
 from tramontane.api.candidates import find_candidates, refusal
-from tramontane.api.definitions import check_definition, check_source
+from tramontane.api.definitions import check_definition
 from tramontane.api.views import deployment_view, service_view
 from tramontane.base.errors import Conflict
 from tramontane.domain.deployment import Deployment
@@ -51,10 +51,8 @@ def put_service(
     project: NamePath, name: NamePath, body: DefinitionBody, caller: Deployer, response: Response
 ) -> DeploymentView:
     """Make a service, or deploy a new version of it; what is deployed already changes nothing."""
-    store = caller.parts.store
     definition = check_definition(body)
-    check_source(store, definition)
-    service, deployment = store.deploy(
+    service, deployment = caller.parts.store.deploy(
         project, name, definition, now=caller.now, ids=caller.parts.ids, guard=caller.guard
     )
     return _accept(caller, service, deployment, response)

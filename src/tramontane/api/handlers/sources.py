@@ -19,9 +19,10 @@ ARCHIVE = {"application/gzip": {"schema": {"type": "string", "format": "binary"}
 
 @router.head("/{digest}")
 def head_source(digest: Digest, caller: Deployer) -> Response:
-    """Whether this archive was uploaded."""
-    known = caller.parts.store.read_source(digest) is not None
-    if not known or not caller.parts.sources.path(digest).exists():
+    """Whether this archive was uploaded; if it was, it stays for a deployment to come."""
+    # In this order: once the file is marked as used, its row is not forgotten either.
+    there = caller.parts.sources.mark_used(digest, caller.now)
+    if not there or caller.parts.store.read_source(digest) is None:
         raise NotFound(f"there is no archive {digest}; upload it with PUT")
     return Response(status_code=200)
 
@@ -29,13 +30,14 @@ def head_source(digest: Digest, caller: Deployer) -> Response:
 @router.put("/{digest}", openapi_extra={"requestBody": {"required": True, "content": ARCHIVE}})
 async def put_source(digest: Digest, request: Request, caller: Deployer) -> SourceView:
     """Upload a ``.tar.gz``; its content must be what its name says."""
-    with caller.parts.sources.begin(digest) as upload:
+    sources, store = caller.parts.sources, caller.parts.store
+    # Held until there is a row: until then it looks like what a killed upload left.
+    with sources.hold(digest), sources.begin(digest) as upload:
         await _receive(request, upload)
         await asyncio.to_thread(upload.finish)
-        size_bytes = upload.size_bytes
-    source = await asyncio.to_thread(
-        caller.parts.store.record_source, digest, size_bytes, now=caller.now
-    )
+        source = await asyncio.to_thread(
+            store.record_source, digest, upload.size_bytes, now=caller.now
+        )
     return SourceView(digest=source.digest, size_bytes=source.size_bytes)
 
 
