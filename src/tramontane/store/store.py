@@ -13,6 +13,7 @@ from tramontane.store.migration import migrate
 from tramontane.store.projects import Projects
 from tramontane.store.records import Records
 from tramontane.store.requests import Requests
+from tramontane.store.retention import Retention
 from tramontane.store.services import Services
 from tramontane.store.settings import Settings
 from tramontane.store.snapshots import Snapshots
@@ -29,6 +30,7 @@ class Store(
     Cells,
     Tokens,
     Sources,
+    Retention,
     Settings,
     Leases,
     Requests,
