@@ -9,8 +9,8 @@ import asyncio
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from tramontane.builders.sandbox import (
 )
 from tramontane.builders.settings import BuildSettings, Isolation, Log
 from tramontane.builders.source import read_tree
-from tramontane.builders.store import STORE_LOCK, Store, digest_of, remove_tree
+from tramontane.builders.store import Store, digest_of, remove_tree
 from tramontane.builders.toolchains import Finder, Toolchain, find_toolchain
 from tramontane.builders.unpack import unpack
 from tramontane.domain.artifact import Artifact, Mount
@@ -57,6 +57,7 @@ SCRATCH = ("node_modules/.cache", "node_modules/.vite")
 """Folders of a read-only layer that build tools write to; thrown away after the build."""
 
 
+@asynccontextmanager
 async def build(
     archive: Path,
     options: BuildOptions,
@@ -65,11 +66,12 @@ async def build(
     log: Log,
     start_command: str | None = None,
     kind: ServiceKind = ServiceKind.WEB,
-) -> Artifact:
-    """Build an uploaded ``.tar.gz`` and return the artifact; at once if it is built already.
+) -> AsyncGenerator[Artifact]:
+    """Build an uploaded ``.tar.gz`` and give the artifact; at once if it is built already.
 
-    ``start_command`` is the definition's own command, if it has one; without, ``kind`` decides how
-    the source is started. May be cancelled at any
+    Garbage collection leaves the artifact alone while the block runs, which is the time to record
+    it. ``start_command`` is the definition's own command, if it has one; without, ``kind`` decides
+    how the source is started. May be cancelled at any
     time, which ends all processes of the build; builds of the same digest run once. Raises
     ``InvalidRequest`` (the upload or an option is wrong), ``BuildFailed`` (a step failed; its
     last lines are in ``detail``) or ``Unsupported`` (a toolchain is missing).
@@ -79,41 +81,39 @@ async def build(
     source = await asyncio.to_thread(_hash_file, archive)
     asked = (source, vars_of(options), start_command, kind.value)
     key = digest_of(RECIPES_VERSION, *asked, settings.scope)
-    async with store.lock(STORE_LOCK, shared=True), store.lock(f"build-{key}"):
-        reach = await asyncio.to_thread(_read_reach, settings)
-        staged = store.make_staging(f"build-{key}")
-        confinement = Confinement(settings, reach, log)
-        try:
-            unpacked = staged / "app"
-            await asyncio.to_thread(unpack, archive, unpacked, settings.limits)
-            app = _choose_root(unpacked, options.root)
-            tree = await asyncio.to_thread(read_tree, app)
-            found = detect(tree, options, start_command, kind)
-            log(str(found))
-            finder = Finder(settings=settings, store=store, log=log)
-            names = found.recipe.toolchains
-            toolchains = {name: await find_toolchain(name, finder) for name in names}
-            work = Work(
-                settings=settings,
-                store=store,
-                log=log,
-                found=found,
-                toolchains=toolchains,
-                machine=look_at_machine(),
-                reach=reach,
-                confinement=confinement,
-            )
-            digest = "sha256:" + digest_of(key, work.versions, work.places)
-            known = store.read_artifact(digest)
-            if known is not None:
-                store.mark_used(digest)
-                log("nothing changed since it was built")
-                return known
-            return await work.carry_out(staged, app, digest)
-        finally:
-            await confinement.end()
-            if staged.exists():
-                await asyncio.to_thread(remove_tree, staged)
+    async with AsyncExitStack() as held:
+        async with store.lock(f"build-{key}"):
+            reach = await asyncio.to_thread(_read_reach, settings)
+            staged = store.make_staging(f"build-{key}")
+            confinement = Confinement(settings, reach, log)
+            try:
+                unpacked = staged / "app"
+                await asyncio.to_thread(unpack, archive, unpacked, settings.limits)
+                app = _choose_root(unpacked, options.root)
+                tree = await asyncio.to_thread(read_tree, app)
+                found = detect(tree, options, start_command, kind)
+                log(str(found))
+                finder = Finder(settings=settings, store=store, log=log)
+                names = found.recipe.toolchains
+                toolchains = {name: await find_toolchain(name, finder) for name in names}
+                work = Work(
+                    settings=settings,
+                    store=store,
+                    log=log,
+                    found=found,
+                    toolchains=toolchains,
+                    machine=look_at_machine(),
+                    reach=reach,
+                    confinement=confinement,
+                    held=held,
+                )
+                digest = "sha256:" + digest_of(key, work.versions, work.places)
+                artifact = await work.ensure(staged, app, digest)
+            finally:
+                await confinement.end()
+                if staged.exists():
+                    await asyncio.to_thread(remove_tree, staged)
+        yield artifact
 
 
 def vars_of(options: BuildOptions) -> dict[str, str | None]:
@@ -133,6 +133,8 @@ class Work:
     machine: Machine
     reach: Reach
     confinement: Confinement
+    held: AsyncExitStack
+    """What garbage collection leaves alone until the artifact is recorded."""
 
     @property
     def versions(self) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -145,7 +147,20 @@ class Work:
         names = self.found.recipe.runs_on
         return [mount.source for name in names for mount in self.toolchains[name].mounts]
 
-    async def carry_out(self, staged: Path, app: Path, digest: str) -> Artifact:
+    async def ensure(self, staged: Path, app: Path, digest: str) -> Artifact:
+        """Return the artifact, built now if no other build has left it."""
+        await self._hold(self.store.artifact_folder(digest))
+        known = self.store.read_artifact(digest)
+        if known is not None:
+            self.store.mark_used(digest)
+            self.log("nothing changed since it was built")
+            return known
+        return await self._carry_out(staged, app, digest)
+
+    async def _hold(self, folder: Path) -> None:
+        await self.held.enter_async_context(self.store.hold(folder))
+
+    async def _carry_out(self, staged: Path, app: Path, digest: str) -> Artifact:
         """Build the layers that are missing, run the steps, and publish the artifact."""
         recipe = self.found.recipe
         layers = [(layer, await self._ensure_layer(layer, app)) for layer in recipe.layers]
@@ -170,7 +185,8 @@ class Work:
         )
         if recipe.steps:
             await asyncio.to_thread(remove_tree, staged / "tmp")
-        self.store.write_artifact(staged, artifact, [folder.parent.name for _, folder in layers])
+        keys = [folder.parent.name for _, folder in layers]
+        await asyncio.to_thread(self.store.write_artifact, staged, artifact, keys)
         self.store.publish(staged, self.store.artifact_folder(digest))
         return artifact
 
@@ -182,6 +198,7 @@ class Work:
             RECIPES_VERSION, self.settings.scope, layer.name, self.versions, steps, inputs
         )
         final = self.store.layers / key
+        await self._hold(final)
         async with self.store.lock(f"layer-{key}"):
             if final.is_dir():
                 self.log(f"{layer.name} packages: unchanged")
@@ -200,6 +217,7 @@ class Work:
                 await asyncio.to_thread(remove_tree, staged / "tmp")
                 await asyncio.to_thread(remove_tree, source)
                 _require_folder(content / layer.part, layer.name)
+                await asyncio.to_thread(self.store.write_layer, staged)
                 self.store.publish(staged, final)
             finally:
                 if staged.exists():
@@ -213,7 +231,8 @@ class Work:
         key = digest_of(self.settings.scope, self.versions, texts)[:32]
         await stack.enter_async_context(self.store.lock(f"target-{key}"))
         folder = self.store.caches / self.settings.scope / f"target-{key}"
-        folder.mkdir(parents=True, exist_ok=True)
+        await self._hold(folder.parent)
+        _ensure_folders(folder)
         return Bind(source=str(folder), target=f"{CACHE}/target", writable=True)
 
     async def _run_all(
@@ -222,9 +241,12 @@ class Work:
         if not steps:
             return
         caches = self.store.caches / self.settings.scope
+        await self._hold(caches)
         _ensure_folders(tmp / "home/.m2", caches)
         if self.settings.enclosed:
             (tmp / "home/.m2/settings.xml").write_text(MAVEN_SETTINGS.format(port=PROXY_PORT))
+        # The steps change what is below: its size has to be found out again.
+        os.utime(caches)
         fixed = [
             Bind(source=str(tmp), target="/tmp", writable=True),  # noqa: S108
             Bind(source=str(caches), target=CACHE, writable=True),

@@ -315,7 +315,8 @@ async def install_wheel(finder: Finder, wheel: str) -> Path:
     final = finder.store.toolchains / wheel.replace("==", "-")
     if final.is_dir():
         return final
-    async with finder.store.lock(final.name):
+    caches = finder.store.caches / "platform"
+    async with finder.store.lock(final.name), finder.store.hold(caches):
         if final.is_dir():
             return final
         finder.log(f"install the toolchain {wheel} (once)")
@@ -324,7 +325,7 @@ async def install_wheel(finder: Finder, wheel: str) -> Path:
             **build_environment(finder.settings.environment),
             "PATH": ":".join(BASE_PATH),
             "HOME": str(staged),
-            "UV_CACHE_DIR": str(finder.store.caches / "platform" / "uv"),
+            "UV_CACHE_DIR": str(caches / "uv"),
         }
         argv = ("pip", "install", "--quiet", "--no-deps", "--no-build", "--target", str(staged))
         await run_step(

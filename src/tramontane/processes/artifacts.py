@@ -4,7 +4,8 @@ Handed to ``reconcile.builds`` by the control plane. Writes the build's log as i
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from tramontane.base.clock import Clock
@@ -37,37 +38,49 @@ class ArtifactMaker:
     project_of: Callable[[ServiceId], str]
     """Builds of one project share caches, those of different projects never do."""
 
-    async def make(self, deployment: Deployment) -> Artifact:
-        """Return the artifact; raises ``TramontaneError`` with what the user should know."""
+    @asynccontextmanager
+    async def make(self, deployment: Deployment) -> AsyncGenerator[Artifact]:
+        """Give the artifact; it and its source stay where they are while the block runs.
+
+        Raises ``TramontaneError`` with what the user should know.
+        """
         path = self.layout.build_log(deployment.service_id, deployment.id)
         writer = await asyncio.to_thread(LogWriter, path)
 
         def log(text: str) -> None:
             writer.write(text, self.clock.now())
 
-        try:
-            match deployment.definition.source:
-                case DirectorySource(digest=digest):
-                    return await self._build(deployment, digest, log_to=log)
-                case ModelSource(reference=reference):
-                    return await asyncio.to_thread(self._prepare_model, reference)
-        except TramontaneError as error:
-            log(error.message)
-            raise
+        async with AsyncExitStack() as held:
+            try:
+                match deployment.definition.source:
+                    case DirectorySource(digest=digest):
+                        held.enter_context(self.sources.hold(digest))
+                        making = self._build(deployment, digest, log_to=log)
+                        artifact = await held.enter_async_context(making)
+                    case ModelSource(reference=reference):
+                        artifact = await asyncio.to_thread(self._prepare_model, reference)
+            except TramontaneError as error:
+                log(error.message)
+                raise
+            yield artifact
 
-    async def _build(self, deployment: Deployment, digest: str, *, log_to: Log) -> Artifact:
+    @asynccontextmanager
+    async def _build(
+        self, deployment: Deployment, digest: str, *, log_to: Log
+    ) -> AsyncGenerator[Artifact]:
         archive = self.sources.path(digest)
         if not archive.exists():
             raise BuildFailed(f"the uploaded source {digest} is gone; deploy it again")
         project = await asyncio.to_thread(self.project_of, deployment.service_id)
-        return await build(
+        async with build(
             archive,
             deployment.definition.build,
             settings=replace(self.settings, scope=project),
             log=log_to,
             start_command=deployment.definition.command,
             kind=deployment.definition.kind,
-        )
+        ) as artifact:
+            yield artifact
 
     def _prepare_model(self, reference: str) -> Artifact:
         path = self.models.find(reference)

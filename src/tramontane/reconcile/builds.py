@@ -6,7 +6,8 @@ same thing twice is harmless: artifacts are cached by content.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,8 +41,11 @@ class BuildMemory(Protocol):
         ...
 
 
-MakeArtifact = Callable[[Deployment], Awaitable[Artifact]]
-"""Builds source or prepares a model; raises ``TramontaneError`` with what the user should know."""
+MakeArtifact = Callable[[Deployment], AbstractAsyncContextManager[Artifact]]
+"""Builds source or prepares a model, and keeps the artifact where it is while the block runs.
+
+Raises ``TramontaneError`` with what the user should know.
+"""
 
 
 @dataclass(kw_only=True)
@@ -65,18 +69,19 @@ class BuildReconciler:
         deployment = await asyncio.to_thread(self.store.read_deployment, deployment_id)
         if deployment is None or deployment.status is not DeploymentStatus.BUILDING:
             return
-        try:
-            artifact = await self.make_artifact(deployment)
-        except TramontaneError as error:
-            await asyncio.to_thread(
-                self.store.record_build_failure,
-                deployment_id,
-                error.code,
-                error.message,
-                self.clock.now(),
-            )
-        else:
-            await asyncio.to_thread(self.store.record_artifact, deployment_id, artifact)
+        async with AsyncExitStack() as held:
+            try:
+                artifact = await held.enter_async_context(self.make_artifact(deployment))
+            except TramontaneError as error:
+                await asyncio.to_thread(
+                    self.store.record_build_failure,
+                    deployment_id,
+                    error.code,
+                    error.message,
+                    self.clock.now(),
+                )
+            else:
+                await asyncio.to_thread(self.store.record_artifact, deployment_id, artifact)
         self.services.nudge(deployment.service_id)
 
     async def _work(self) -> None:

@@ -81,9 +81,22 @@ class Bench:
         options: BuildOptions | None = None,
         start_command: str | None = None,
     ) -> Artifact:
-        return await build(
-            self.pack(directory),
-            options or BuildOptions(),
+        return await self.build_archive(
+            self.pack(directory), options or BuildOptions(), start_command
+        )
+
+    async def build_archive(
+        self, archive: Path, options: BuildOptions, start_command: str | None = None
+    ) -> Artifact:
+        async with self.building(archive, options, start_command) as artifact:
+            return artifact
+
+    def building(
+        self, archive: Path, options: BuildOptions, start_command: str | None = None
+    ) -> contextlib.AbstractAsyncContextManager[Artifact]:
+        return build(
+            archive,
+            options,
             settings=self.settings,
             log=self.lines.append,
             start_command=start_command,

@@ -13,7 +13,6 @@ import pytest
 
 from tests.integration.builders.running import Bench, run
 from tramontane.base.errors import BuildFailed, InvalidRequest
-from tramontane.builders.build import build
 from tramontane.builders.settings import Isolation
 from tramontane.domain.definition import BuildOptions
 
@@ -103,12 +102,7 @@ async def test_the_same_build_twice_at_once_runs_once(tmp_path: Path, source: Pa
     options = BuildOptions(command="echo worked; sleep 0.3")
     archive = bench.pack(source)
     async with asyncio.TaskGroup() as group:
-        builds = [
-            group.create_task(
-                build(archive, options, settings=bench.settings, log=bench.lines.append)
-            )
-            for _ in range(4)
-        ]
+        builds = [group.create_task(bench.build_archive(archive, options)) for _ in range(4)]
     assert len({task.result() for task in builds}) == 1
     assert bench.lines.count("worked") == 1
 

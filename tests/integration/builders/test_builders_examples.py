@@ -1,5 +1,6 @@
 """Every example builds with the real tools, starts, answers, and is not built a second time."""
 
+import asyncio
 import json
 import shutil
 import time
@@ -9,7 +10,10 @@ import pytest
 
 from tests.integration.builders.running import EXAMPLES, Bench, run
 from tramontane.base.errors import Unsupported
+from tramontane.builders.garbage import BuildStorage
 from tramontane.domain.artifact import Artifact
+from tramontane.domain.definition import BuildOptions
+from tramontane.domain.inventory import Item, ItemKind
 
 LANGUAGES = ["python", "node", "go", "rust", "java", "procfile"]
 MAIN = {
@@ -58,6 +62,38 @@ async def test_an_example_builds_runs_and_is_cached(
     assert not any("install" in line for line in bench.lines)
     with run(changed) as running:
         assert "again" in running.fetch("/").body
+    assert bench.leftovers() == []
+
+
+def is_whole(artifact: Artifact) -> bool:
+    return all(Path(mount.source).exists() for mount in artifact.mounts)
+
+
+async def test_garbage_collection_leaves_a_build_alone_until_it_is_recorded(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    storage = BuildStorage(bench.settings.root)
+    example = EXAMPLES / "hello-python"
+    await build_or_skip(bench, example)
+
+    def removable() -> list[Item]:
+        kinds = (ItemKind.ARTIFACT, ItemKind.LAYER, ItemKind.CACHE)
+        items = [each for kind in kinds for each in storage.list_items() if each.kind is kind]
+        assert {each.kind for each in items} == set(kinds)
+        return [each for each in items if storage.remove(each, lambda: True)]
+
+    edited = tmp_path / "edited"
+    shutil.copytree(example, edited)
+    (edited / "main.py").write_text(f"{(example / 'main.py').read_text()}\n# edited\n")
+    async with bench.building(bench.pack(edited), BuildOptions()) as artifact:
+        # It compiled, with the layer and the caches that the first build had left.
+        taken = await asyncio.to_thread(removable)
+        assert [each.kind for each in taken] == [ItemKind.ARTIFACT], "the first one's"
+        assert taken[0].name != artifact.digest
+        assert is_whole(artifact)
+    taken = await asyncio.to_thread(removable)
+    assert {each.kind for each in taken} == {ItemKind.ARTIFACT, ItemKind.LAYER, ItemKind.CACHE}
+    assert (await bench.build(edited)).digest == artifact.digest
+    assert is_whole(artifact)
     assert bench.leftovers() == []
 
 
