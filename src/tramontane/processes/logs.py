@@ -1,7 +1,7 @@
 """Reads what builds, instances and the gateway's egress wrote, for ``tram logs``.
 
 All of it is lines of JSON in files, so it survives every restart and is followed by looking for
-more. The control plane hands a ``LogFiles`` to the API.
+more. The control plane hands a ``LogFiles`` to the API, and a ``LogStorage`` to garbage collection.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tramontane.domain.ids import ServiceId
+from tramontane.domain.inventory import Item, ItemKind
 from tramontane.wire.schemas import LogLine
 
 LogSource = Literal["build", "runtime", "egress", "platform"]
@@ -183,5 +184,44 @@ class LogWriter:
     def write(self, text: str, at: float, stream: str = "stdout") -> None:
         """Append one line, whole; ``at`` is in seconds since the epoch."""
         line = json.dumps({"at": at, "stream": stream, "text": text}, ensure_ascii=False)
-        with self._path.open("a", encoding="utf-8") as file:
+        # A build may outlive its service, whose logs were removed: nobody can ask for this line.
+        with suppress(FileNotFoundError), self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+class LogStorage:
+    """The log files of services, as garbage collection sees them. Every method blocks."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+
+    def list_items(self) -> list[Item]:
+        """Return the folder of each service and every file in it."""
+        items: list[Item] = []
+        for folder in filter(Path.is_dir, self._logs.iterdir()):
+            items.append(Item(kind=ItemKind.LOG, name=folder.name))
+            for path in folder.iterdir():
+                # Rotated since it was listed: the next look sees it under its new name.
+                with suppress(FileNotFoundError):
+                    found = path.stat()
+                    items.append(
+                        Item(
+                            kind=ItemKind.LOG,
+                            name=f"{folder.name}/{path.name}",
+                            size_bytes=found.st_blocks * 512,
+                            used_at=found.st_mtime,
+                        )
+                    )
+        return items
+
+    def remove(self, item: Item, let_go: Callable[[], bool]) -> bool:
+        """Remove a file, or an empty folder; ids are never used again, so nobody can need it."""
+        path = self._logs / item.name
+        if not let_go():
+            return False
+        try:
+            path.rmdir() if path.is_dir() else path.unlink()
+        except OSError:
+            # Somebody wrote to it just now.
+            return False
+        return True

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tramontane.domain.ids import ServiceId
-from tramontane.processes.logs import LogFiles, LogSource
+from tramontane.processes.logs import LogFiles, LogSource, LogStorage, LogWriter
 from tramontane.wire.schemas import LogLine
 
 SERVICE = ServiceId("svc_1")
@@ -106,3 +106,29 @@ async def read_egress(files: LogFiles, *entries: dict[str, str | int]) -> list[t
     usual = {"at": "2026-11-23T20:00:00.000Z", "service_id": SERVICE, "method": "CONNECT"}
     files.egress.write_text("".join(json.dumps(usual | entry) + "\n" for entry in entries))
     return [(line.stream, line.text) for line in await read(files, "egress")]
+
+
+def test_logs_are_listed_and_removed_with_their_folder_last(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    write(logs / SERVICE / "ins_a.log", "said")
+    storage = LogStorage(logs)
+    folder, file = sorted(storage.list_items(), key=lambda each: each.name)
+    assert (folder.name, file.name) == ("svc_1", "svc_1/ins_a.log")
+    assert file.size_bytes > 0
+    assert file.used_at == (logs / file.name).stat().st_mtime
+    assert not storage.remove(folder, lambda: True), "something is in it"
+    assert not storage.remove(file, lambda: False)
+    assert storage.remove(file, lambda: True)
+    assert storage.remove(folder, lambda: True)
+    assert not storage.remove(file, lambda: True)
+    assert storage.list_items() == []
+
+
+def test_a_build_that_outlives_its_service_goes_on_without_a_log(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / SERVICE / "dep_1.build.log"
+    writer = LogWriter(path)
+    writer.write("kept", at=1.0)
+    path.unlink()
+    path.parent.rmdir()
+    writer.write("nobody can ask for this", at=2.0)
+    assert not path.exists()
