@@ -13,6 +13,7 @@ from tramontane.base.clock import Clock
 from tramontane.base.ids import IdFactory
 from tramontane.domain.ids import ServiceId
 from tramontane.domain.instance import Instance
+from tramontane.domain.inventory import DiskUsage
 from tramontane.domain.model import ModelFacts
 from tramontane.store.sources import SourceFiles
 from tramontane.store.store import Store
@@ -45,6 +46,10 @@ class PlatformFacts(Protocol):
 
     def get_gateway(self) -> PartView:
         """Return how the gateway fares."""
+        ...
+
+    def get_disk(self) -> DiskUsage | None:
+        """Return what the platform's things take up, or None until somebody has looked."""
         ...
 
 

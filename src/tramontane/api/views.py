@@ -7,6 +7,7 @@ from tramontane.domain.cell import Cell
 from tramontane.domain.deployment import Deployment
 from tramontane.domain.ids import CellId, DeploymentId
 from tramontane.domain.instance import Instance
+from tramontane.domain.inventory import DiskUsage
 from tramontane.domain.model import ModelFacts
 from tramontane.domain.service import Service
 from tramontane.domain.snapshot import Event
@@ -17,6 +18,7 @@ from tramontane.wire.definitions import view_from_definition
 from tramontane.wire.schemas import (
     CellView,
     DeploymentView,
+    DiskView,
     EventView,
     FactView,
     InstanceView,
@@ -146,6 +148,18 @@ def cell_view(cell: Cell, instances: int) -> CellView:
             )
             for fact in cell.facts
         ],
+    )
+
+
+def disk_view(usage: DiskUsage) -> DiskView:
+    """Return what the platform's things take up."""
+    return DiskView(
+        measured_at=usage.at,
+        artifacts_bytes=usage.artifacts,
+        toolchains_bytes=usage.toolchains,
+        caches_bytes=usage.caches,
+        archives_bytes=usage.archives,
+        logs_bytes=usage.logs,
     )
 
 

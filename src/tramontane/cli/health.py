@@ -12,15 +12,17 @@ from tramontane.cli.output import format_time, make_table, one_line, print_docum
 from tramontane.cli.resources import CELL_COLUMNS
 from tramontane.cli.session import Session, pass_session
 from tramontane.wire import calls
+from tramontane.wire.quantities import format_bytes
 
 DOCTOR = "tramontane.processes.doctor"
+DISK_KINDS = ("artifacts", "toolchains", "caches", "archives", "logs")
 
 
 @click.command()
 @output_option
 @pass_session
 def status(session: Session, output: str) -> None:
-    """Show the platform's parts, its cells and how many services are in which status."""
+    """Show the platform's parts, its cells, its services by status, and its use of the disk."""
     session.about(f"the platform of TRAM_HOME {session.home}")
     found = session.api().fetch(calls.get_status())
     if output != "table":
@@ -45,6 +47,9 @@ def status(session: Session, output: str) -> None:
     click.echo(f"\nservices: {counts or 'none yet'}")
     if allowed := found.get("egress_allowed"):
         click.echo(f"egress allowed by the operator: {', '.join(allowed)}")
+    if disk := found.get("disk"):
+        sizes = (f"{kind} {format_bytes(disk[f'{kind}_bytes'])}" for kind in DISK_KINDS)
+        click.echo(f"disk: {', '.join(sizes)}")
     click.echo(f"version {found['version']}, home {found['home']}")
 
 

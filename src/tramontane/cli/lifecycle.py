@@ -15,6 +15,7 @@ import click
 
 from tramontane.base.errors import InvalidRequest, TramontaneError, Unavailable
 from tramontane.cli.failures import CommandFailed
+from tramontane.cli.options import DurationType, SizeType
 from tramontane.cli.output import make_table
 from tramontane.cli.session import Child, Session, pass_session
 from tramontane.wire import calls
@@ -110,6 +111,24 @@ class CountryType(click.ParamType[str]):
     "a private network; may be given several times. Kept for later starts; none takes it back.",
 )
 @click.option("--database", metavar="URL", help="PostgreSQL instead of the embedded SQLite.")
+@click.option(
+    "--keep-deployments",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="Keep this many versions of each service to roll back to. Default: 10.",
+)
+@click.option(
+    "--keep-unneeded",
+    type=DurationType(),
+    metavar="DURATION",
+    help="Keep sources and builds this long after nothing needs them any more. Default: 10m.",
+)
+@click.option(
+    "--cache-limit",
+    type=SizeType(),
+    metavar="SIZE",
+    help="Keep the caches of builds below this size. Default: 10GiB.",
+)
 @pass_session
 def up(  # noqa: PLR0913 - one argument per option
     session: Session,
@@ -122,6 +141,9 @@ def up(  # noqa: PLR0913 - one argument per option
     isolation: str | None,
     egress_allowed: Sequence[str],
     database: str | None,
+    keep_deployments: int | None,
+    keep_unneeded: float | None,
+    cache_limit: int | None,
 ) -> None:
     """Start the platform on this machine.
 
@@ -142,9 +164,17 @@ def up(  # noqa: PLR0913 - one argument per option
         "--country": country,
         "--operator": operator,
         "--isolation": isolation,
+        "--keep-deployments": keep_deployments,
+        "--keep-unneeded": keep_unneeded,
+        "--cache-limit": cache_limit,
     }
     secrets = {DATABASE_VARIABLE: database} if database else {}
-    flags = [word for option, value in given.items() if value for word in (option, value)]
+    flags = [
+        word
+        for option, value in given.items()
+        if value not in (None, "")
+        for word in (option, str(value))
+    ]
     flags += [word for each in egress_allowed for word in ("--allow-egress-to", each)]
     command = ["-m", CONTROL, *flags]
     if detach:

@@ -80,7 +80,10 @@ def _instances(count: int) -> str:
 @output_option
 @pass_session
 def rollback(session: Session, name: str, number: int | None, project: str, output: str) -> None:
-    """Go back to deployment N, or to the last healthy one before this."""
+    """Go back to deployment N, or to the last healthy one before this.
+
+    The newest deployments are kept for this: as many as tram up --keep-deployments says.
+    """
     session.about_service(project, name)
     session.next_step = f"tram deployments list {name}"
     found = session.api().fetch(calls.rollback_service(project, name, number))

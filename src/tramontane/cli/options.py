@@ -5,7 +5,12 @@ from typing import Any, TypeVar
 
 import click
 
-from tramontane.wire.quantities import DURATION_FORM, parse_duration_s
+from tramontane.wire.quantities import (
+    DURATION_FORM,
+    SIZE_FORM,
+    parse_duration_s,
+    parse_size_bytes,
+)
 
 DEFAULT_PROJECT = "default"
 
@@ -36,6 +41,21 @@ class NumberType(click.IntRange):
     """A whole number within limits, called so when it is none."""
 
     name = "whole number"
+
+
+class SizeType(click.ParamType[int]):
+    """``512MiB``, ``1GB`` or a number of bytes, as bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return bytes."""
+        if isinstance(value, int):
+            return value
+        size = parse_size_bytes(value)
+        if size is None:
+            self.fail(f"expected {SIZE_FORM}, got {value!r}", param, ctx)
+        return size
 
 
 def output_option(command: F) -> F:

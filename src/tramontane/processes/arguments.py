@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tramontane.base.errors import InvalidRequest
 from tramontane.domain.definition import EgressRule
+from tramontane.plan.garbage import Limits
 from tramontane.processes.network import FLAG, parse_allowed
 
 
@@ -37,6 +38,8 @@ class ControlArguments:
     database: str | None
     egress_allowed: frozenset[EgressRule] | None
     """Into this machine and its private networks; None: what an earlier start said."""
+    limits: Limits
+    """How much is kept of what nothing needs any more."""
 
 
 def default_home() -> Path:
@@ -67,6 +70,10 @@ def parse_control_arguments(argv: Sequence[str]) -> ControlArguments:
     parser.add_argument("--operator")
     parser.add_argument("--isolation", choices=("sandbox", "none"), default="sandbox")
     parser.add_argument(FLAG, action="append", dest="egress_allowed", metavar="HOST:PORT")
+    usual = Limits()
+    parser.add_argument("--keep-deployments", type=int, default=usual.deployments_kept)
+    parser.add_argument("--keep-unneeded", type=float, default=usual.unneeded_kept_s)
+    parser.add_argument("--cache-limit", type=int, default=usual.caches_bytes_max)
     try:
         found = parser.parse_args(argv)
     except argparse.ArgumentError as error:
@@ -90,5 +97,11 @@ def parse_control_arguments(argv: Sequence[str]) -> ControlArguments:
         database=os.environ.get("TRAM_DATABASE"),
         egress_allowed=(
             None if found.egress_allowed is None else parse_allowed(found.egress_allowed)
+        ),
+        limits=Limits(
+            # Below one, the number of the newest deployment would be given again.
+            deployments_kept=max(found.keep_deployments, 1),
+            unneeded_kept_s=found.keep_unneeded,
+            caches_bytes_max=found.cache_limit,
         ),
     )

@@ -28,11 +28,13 @@ from tramontane.base.errors import Conflict, NotFound, TramontaneError, Unsuppor
 from tramontane.base.files import write_private
 from tramontane.base.ids import random_id
 from tramontane.base.nudges import NudgeQueue
+from tramontane.builders.garbage import BuildStorage
 from tramontane.builders.settings import BuildSettings
 from tramontane.builders.settings import Isolation as BuildIsolation
 from tramontane.domain.cell import Cell
 from tramontane.domain.ids import CellId, DeploymentId, ServiceId
 from tramontane.domain.instance import Instance
+from tramontane.domain.inventory import DiskUsage, ItemKind
 from tramontane.domain.load import UpstreamLoad
 from tramontane.domain.route import EgressBounds
 from tramontane.gateway.bootstrap import EnvoyPaths
@@ -45,7 +47,7 @@ from tramontane.processes.artifacts import ArtifactMaker
 from tramontane.processes.interpreter import find_engine_files
 from tramontane.processes.layout import Layout, open_layout, open_run
 from tramontane.processes.listening import check_free, listen
-from tramontane.processes.logs import LogFiles
+from tramontane.processes.logs import LogFiles, LogStorage
 from tramontane.processes.machine import (
     Claim,
     check_country,
@@ -58,7 +60,6 @@ from tramontane.processes.machine import (
 from tramontane.processes.models import ModelFiles
 from tramontane.processes.network import (
     check_allowed,
-    describe_allowed,
     keep_allowed,
     keep_bounds,
     read_allowed,
@@ -68,6 +69,7 @@ from tramontane.processes.rotation import keep_rotating
 from tramontane.processes.serving import ApiServer
 from tramontane.reconcile.builds import BuildReconciler
 from tramontane.reconcile.demand import DemandTracker, service_of
+from tramontane.reconcile.garbage import GarbageReconciler
 from tramontane.reconcile.keys import ALL, KeyReconciler
 from tramontane.reconcile.services import ServiceReconciler
 from tramontane.reconcile.specs import InstancePaths
@@ -105,6 +107,7 @@ class Facts:
     started_at: float
     envoy: Envoy
     egress_allowed: Sequence[str]
+    garbage: GarbageReconciler
 
     def get_control_plane(self) -> PartView:
         """Return this process."""
@@ -123,6 +126,10 @@ class Facts:
             pid=pid,
             address=f"http://{self.gateway_address}",
         )
+
+    def get_disk(self) -> DiskUsage | None:
+        """Return what the platform's things take up, if it was found out already."""
+        return self.garbage.usage
 
 
 class Control:
@@ -176,7 +183,8 @@ class Control:
             publish=gateway.publish_trust,
             queue=self._keys,
         )
-        api = self._make_api(issuer, envoy, {cell.id: runtime}, bounds)
+        garbage = self._make_garbage(cell, runtime)
+        api = self._make_api(issuer, self._make_facts(envoy, garbage, bounds), {cell.id: runtime})
 
         # What runs is known before anything is decided; Envoy is told only the whole truth.
         await services.adopt()
@@ -191,6 +199,7 @@ class Control:
                     services.run(),
                     builds.run(),
                     keys.run(),
+                    garbage.run(),
                     envoy.watch(),
                     keep_rotating((layout.access_log, layout.egress_log), envoy.reopen_logs),
                     keep_bounds(bounds, gateway.publish_bounds),
@@ -258,6 +267,23 @@ class Control:
             on_change=self._feed.announce,
         )
 
+    def _make_garbage(self, cell: Cell, runtime: Runtime) -> GarbageReconciler:
+        builds = BuildStorage(self._layout.builds)
+        return GarbageReconciler(
+            store=self._store,
+            storages={
+                ItemKind.ARTIFACT: builds,
+                ItemKind.LAYER: builds,
+                ItemKind.CACHE: builds,
+                ItemKind.LEFTOVER: builds,
+                ItemKind.ARCHIVE: self._sources,
+                ItemKind.LOG: LogStorage(self._layout.logs),
+            },
+            runtimes={cell.id: runtime},
+            limits=self._arguments.limits,
+            clock=self._clock,
+        )
+
     def _on_wake(self, upstream: str) -> None:
         service_id = service_of(upstream)
         self._demand.record_wake(service_id, self._clock.now())
@@ -320,12 +346,20 @@ class Control:
             raise NotFound(f"service {service_id} was deleted while it was being built")
         return record.service.project
 
+    def _make_facts(self, envoy: Envoy, garbage: GarbageReconciler, bounds: EgressBounds) -> Facts:
+        return Facts(
+            version=__version__,
+            home=str(self._layout.home),
+            api=self._arguments.api,
+            gateway_address=self._arguments.gateway,
+            started_at=self._clock.now(),
+            envoy=envoy,
+            egress_allowed=describe_allowed(bounds.allowed),
+            garbage=garbage,
+        )
+
     def _make_api(
-        self,
-        issuer: TokenIssuer,
-        envoy: Envoy,
-        runtimes: dict[CellId, Runtime],
-        bounds: EgressBounds,
+        self, issuer: TokenIssuer, facts: Facts, runtimes: dict[CellId, Runtime]
     ) -> ApiServer:
         arguments = self._arguments
 
@@ -350,15 +384,7 @@ class Control:
             ids=random_id,
             nudge=self._queue.nudge,
             revoked=lambda _: self._keys.nudge(ALL),
-            platform=Facts(
-                version=__version__,
-                home=str(self._layout.home),
-                api=arguments.api,
-                gateway_address=arguments.gateway,
-                started_at=self._clock.now(),
-                envoy=envoy,
-                egress_allowed=describe_allowed(bounds.allowed),
-            ),
+            platform=facts,
             logs=LogFiles(logs=self._layout.logs, egress=self._layout.egress_log),
             execute=execute,
             inspect_model=self._models.inspect,

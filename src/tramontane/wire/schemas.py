@@ -467,6 +467,20 @@ class PartView(View):
     started_at: float | None = None
 
 
+class DiskView(View):
+    """What the platform's things take up on disk, in bytes."""
+
+    measured_at: float
+    artifacts_bytes: int
+    """What was built from sources, with the dependencies that it mounts."""
+    toolchains_bytes: int
+    caches_bytes: int
+    """What makes builds quicker; it is kept below the limit of ``tram up --cache-limit``."""
+    archives_bytes: int
+    """Uploaded sources."""
+    logs_bytes: int
+
+
 class StatusView(View):
     """What ``tram status -o json`` prints."""
 
@@ -480,6 +494,8 @@ class StatusView(View):
     egress_allowed: list[str]
     """What instances may reach of this machine and by name of its private networks, if a manifest
     names it: ``tram up --allow-egress-to``."""
+    disk: DiskView | None = None
+    """None until the platform has looked, soon after its start and from time to time."""
 
 
 class SourceView(View):

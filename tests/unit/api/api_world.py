@@ -17,6 +17,7 @@ from tramontane.base.ids import counting_ids
 from tramontane.domain.cell import Capacity, Cell, EvidenceLevel, Fact
 from tramontane.domain.ids import CellId, ServiceId
 from tramontane.domain.instance import Instance
+from tramontane.domain.inventory import DiskUsage
 from tramontane.domain.model import ModelFacts, WeightsFormat
 from tramontane.domain.token import Scope
 from tramontane.store.sources import SourceFiles
@@ -59,6 +60,9 @@ class SmallPlatform:
 
     def get_gateway(self) -> PartView:
         return PartView(status="running", pid=43, address="127.0.0.1:8080")
+
+    def get_disk(self) -> DiskUsage | None:
+        return DiskUsage(at=7.0, artifacts=1, toolchains=2, caches=3, archives=4, logs=5)
 
 
 @dataclass

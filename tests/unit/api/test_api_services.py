@@ -80,6 +80,14 @@ async def test_lists(client: httpx.AsyncClient) -> None:
     projects = (await client.get("/api/v1/projects")).json()
     assert [(each["name"], each["services"]) for each in projects] == [("other", 1), ("shop", 1)]
     status = (await client.get("/api/v1/status")).json()
+    assert status["disk"] == {
+        "measured_at": 7.0,
+        "artifacts_bytes": 1,
+        "toolchains_bytes": 2,
+        "caches_bytes": 3,
+        "archives_bytes": 4,
+        "logs_bytes": 5,
+    }
     assert status["control_plane"]["pid"] == 42
     assert status["services"] == {"pending": 2}
     assert [each["name"] for each in status["cells"]] == ["here"]

@@ -400,3 +400,10 @@ version 0.1.0, home /h
 """
     )
     assert json.loads(tram("status", "-o", "json").out) == document
+    kinds = ("artifacts", "toolchains", "caches", "archives", "logs")
+    sizes = {f"{kind}_bytes": 1024**power for power, kind in enumerate(kinds)}
+    tram.api.on("GET", "status", document | {"disk": sizes})
+    assert (
+        "disk: artifacts 1 B, toolchains 1 KiB, caches 1 MiB, archives 1 GiB, logs 1.0 TiB\n"
+        in tram("status").out
+    )

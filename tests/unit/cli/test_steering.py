@@ -9,6 +9,8 @@ import pytest
 
 from tests.unit.cli.fake import FakeChild, Tram, make_service
 from tramontane.base.errors import Unauthenticated, Unavailable
+from tramontane.plan.garbage import Limits
+from tramontane.processes.arguments import parse_control_arguments
 from tramontane.wire.calls import Call
 
 HELLO = "projects/default/services/hello"
@@ -99,6 +101,29 @@ def test_up_passes_on_what_the_operator_opens(tram: Tram) -> None:
     wrong = tram("up", "--detach", "--allow-egress-to", "127.0.0.1")
     assert wrong.code == 2
     assert "HOST:PORT" in wrong.err
+
+
+def test_up_passes_on_how_much_is_kept(tram: Tram) -> None:
+    start_with(tram, country=True)
+    limits = ("--keep-deployments", "3", "--keep-unneeded", "0", "--cache-limit", "2GiB")
+    assert tram("up", "--detach", *limits).code == 0
+    (command,) = tram.processes.started
+    parsed = parse_control_arguments(command[2:]).limits
+    assert (parsed.deployments_kept, parsed.unneeded_kept_s) == (3, 0.0)
+    assert parsed.caches_bytes_max == 2 * 1024**3
+    assert tram("up", "--keep-deployments", "0").code == 2
+    assert "a size such as 512MiB" in tram("up", "--cache-limit", "much").err
+
+
+def test_up_keeps_what_is_usual_if_nothing_is_said(tram: Tram) -> None:
+    start_with(tram, country=True)
+    assert tram("up", "--detach").code == 0
+    (command,) = tram.processes.started
+    limits = parse_control_arguments(command[2:]).limits
+    assert limits == Limits()
+    # What the help of the options says.
+    assert (limits.deployments_kept, limits.unneeded_kept_s) == (10, 600.0)
+    assert limits.caches_bytes_max == 10 * 1024**3
 
 
 def test_a_database_password_is_in_no_argument(tram: Tram) -> None:

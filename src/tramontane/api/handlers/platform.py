@@ -5,7 +5,7 @@ from collections import Counter
 from fastapi import APIRouter
 
 from tramontane.api.access import Caller, NamePath, Reader
-from tramontane.api.views import cell_view
+from tramontane.api.views import cell_view, disk_view
 from tramontane.wire.schemas import CellView, StatusView
 
 router = APIRouter(tags=["platform"])
@@ -16,6 +16,7 @@ def get_status(caller: Reader) -> StatusView:
     """How the parts of the platform fare."""
     facts = caller.parts.platform
     records = caller.parts.store.list_services(caller.project)
+    usage = facts.get_disk()
     return StatusView(
         version=facts.version,
         home=facts.home,
@@ -24,6 +25,7 @@ def get_status(caller: Reader) -> StatusView:
         cells=_list_cells(caller),
         services=dict(Counter(record.service.status.value for record in records)),
         egress_allowed=list(facts.egress_allowed),
+        disk=None if usage is None else disk_view(usage),
     )
 
 
