@@ -60,6 +60,7 @@ from tramontane.processes.machine import (
 from tramontane.processes.models import ModelFiles
 from tramontane.processes.network import (
     check_allowed,
+    describe_allowed,
     keep_allowed,
     keep_bounds,
     read_allowed,

@@ -16,7 +16,7 @@ from tramontane.domain.artifact import Artifact
 from tramontane.domain.definition import (
     WORKER_GRACE_S,
     Definition,
-    DirectorySource,
+    ModelSource,
     ServiceKind,
 )
 from tramontane.domain.ids import CellId, InstanceId
@@ -247,9 +247,7 @@ async def test_a_web_service_shows_its_address_until_a_worker_serves(
 async def test_what_was_deployed_before_its_kind_was_refused_can_be_read(
     world: World, client: httpx.AsyncClient
 ) -> None:
-    definition = Definition(
-        kind=ServiceKind.JOB, source=DirectorySource(digest="sha256:" + "0" * 64)
-    )
+    definition = Definition(kind=ServiceKind.JOB, source=ModelSource(reference="tiny"))
     world.store.deploy("shop", "chat", definition, now=1.0, ids=world.parts.ids)
     (deployment,) = (await client.get(f"{SERVICE}/deployments")).json()
     assert deployment["definition"]["kind"] == "job"

@@ -35,6 +35,7 @@ CELL = Cell(
     capacity=Capacity(memory_bytes=2**33, cpus=4.0),
     facts=(),
 )
+SOURCE = "sha256:" + "1" * 64
 ARTIFACT = Artifact(
     digest="sha256:" + "0" * 64,
     language="go",
@@ -89,9 +90,8 @@ class World:
         self.routes = KnownRoutes()
         ids = counting_ids()
         store.upsert_cell(CELL)
-        definition = Definition(
-            kind=ServiceKind.WEB, source=DirectorySource(digest="sha256:" + "1" * 64)
-        )
+        store.record_source(SOURCE, 5, now=self.clock.now())
+        definition = Definition(kind=ServiceKind.WEB, source=DirectorySource(digest=SOURCE))
         service, deployment = store.deploy("p", "web", definition, now=self.clock.now(), ids=ids)
         self.service_id = service.id
         store.record_artifact(deployment.id, ARTIFACT)
