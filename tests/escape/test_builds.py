@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.beds import ProcessBed
-from tests.escape.attacks import NETWORK, PROCESSES, READS, WAY_OUT
+from tests.escape.attacks import KERNEL, NETWORK, PROCESSES, READS, WAY_OUT
 from tests.escape.test_attacks import all_attacks, refusals
 from tests.integration.builders.running import Bench
 from tramontane.base.errors import BuildFailed
@@ -59,11 +59,15 @@ GROUPS = {
                 "a name server",
                 "another interface",
                 "raw sockets",
+                "the hypervisor",
+                "bluetooth, crypto and other families",
+                "netlink other than routes",
                 "abstract sockets of the host",
             )
         },
         **INSTANCE,
     },
+    "kernel": {name: KERNEL[name] for name in KERNEL if name != "write to the read-only root"},
     "the way out": WAY_OUT,
 }
 REAL = {
@@ -117,6 +121,23 @@ async def test_a_build_cannot_get_out(
     bench: Bench, outside: dict[str, Any], neighbour: InstanceId, group: str
 ) -> None:
     refusals(await attack(bench, GROUPS[group], outside), list(GROUPS[group]))
+
+
+async def test_a_build_writes_to_nothing_but_its_own(bench: Bench, outside: dict[str, Any]) -> None:
+    """Least of all to what the kernel would run as root, such as its handler of core dumps."""
+    name = "write to the read-only root"
+    own = {name: KERNEL[name].replace("'/proc/1/oom_score_adj'", "'/proc/sys/kernel/modprobe'")}
+    refusals(await attack(bench, own, outside), [name])
+
+
+async def test_a_build_is_nobody_on_this_machine(bench: Bench, outside: dict[str, Any]) -> None:
+    asking = """
+def attack():
+    made = os.stat('attack.py')
+    return [os.getuid(), made.st_uid, pathlib.Path.home().owner(), os.stat('/usr').st_uid]
+"""
+    printed = await attack(bench, {"": asking}, outside)
+    assert printed == "SUCCEEDED: [1000, 1000, 'build', 65534]"
 
 
 @pytest.mark.parametrize("group", REAL)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tramontane.base.errors import BuildFailed, InvalidRequest
-from tramontane.builders.confinement import PROXY_PORT, Confinement
+from tramontane.builders.confinement import PROXY_PORT, Command, Confinement
 from tramontane.builders.detect import detect
 from tramontane.builders.environment import (
     BASE_PATH,
@@ -29,6 +29,7 @@ from tramontane.builders.java import find_start
 from tramontane.builders.reach import Reach, make_reach
 from tramontane.builders.recipe import APP, CACHE, EVERYTHING, SOURCE, Detection, Layer, Step
 from tramontane.builders.sandbox import (
+    USERS,
     Bind,
     Machine,
     look_at_machine,
@@ -242,12 +243,11 @@ class Work:
             return
         caches = self.store.caches / self.settings.scope
         await self._hold(caches)
-        _ensure_folders(tmp / "home/.m2", caches)
-        if self.settings.enclosed:
-            (tmp / "home/.m2/settings.xml").write_text(MAVEN_SETTINGS.format(port=PROXY_PORT))
+        _ensure_folders(tmp / "home", caches)
         # The steps change what is below: its size has to be found out again.
         os.utime(caches)
         fixed = [
+            *(_own_files(tmp) if self.settings.enclosed else ()),
             Bind(source=str(tmp), target="/tmp", writable=True),  # noqa: S108
             Bind(source=str(caches), target=CACHE, writable=True),
             *(
@@ -263,19 +263,18 @@ class Work:
 
     async def _run_one(self, step: Step, binds: Sequence[Bind], app: Path | None) -> None:
         environment = self._step_environment(step)
-        if self.settings.isolation is Isolation.BUBBLEWRAP:
+        if self.settings.enclosed:
             readable = readable_paths(environment)
-            extra = [Bind(source=p, target=p) for p in readable if _is_hidden(p)]
-            argv = sandbox_argv(
-                self.settings.bwrap, self.machine, [*binds, *extra], step.directory, step.argv
-            )
+            binds = [*binds, *(Bind(source=p, target=p) for p in readable if _is_hidden(p))]
+            argv = sandbox_argv(self.settings.bwrap, self.machine, binds, step.directory, step.argv)
             directory = "/"
         else:
             environment = {n: relocate(v, binds) for n, v in environment.items()}
             argv = [relocate(word, binds) for word in step.argv]
             directory = relocate(step.directory, binds)
         with _Stand(binds, app, needed=self.settings.isolation is Isolation.NONE):
-            await self.confinement.run(step.label, argv, environment, directory)
+            command = Command(argv=argv, environment=environment, directory=directory, binds=binds)
+            await self.confinement.run(step.label, command)
 
     def _step_environment(self, step: Step) -> dict[str, str]:
         recipe = self.found.recipe
@@ -348,6 +347,15 @@ def _choose_root(unpacked: Path, root: str) -> Path:
     if root.startswith("/") or ".." in parts or chosen.is_symlink() or not chosen.is_dir():
         raise InvalidRequest(f"`build.root` {root!r} is no folder of the source", path="build.root")
     return chosen
+
+
+def _own_files(tmp: Path) -> list[Bind]:
+    """Write what a step in a sandbox finds in place of this machine's own."""
+    _ensure_folders(tmp / "etc", tmp / "home/.m2")
+    (tmp / "home/.m2/settings.xml").write_text(MAVEN_SETTINGS.format(port=PROXY_PORT))
+    for name, text in USERS:
+        (tmp / "etc" / name).write_text(text)
+    return [Bind(source=str(tmp / "etc" / name), target=f"/etc/{name}") for name, _ in USERS]
 
 
 def _make_mount_point(app: Path, layer: Layer) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from tramontane.base.errors import BuildFailed, Unsupported
 from tramontane.builders.proxy import Proxy
 from tramontane.builders.reach import Reach
+from tramontane.builders.sandbox import Bind
 from tramontane.builders.settings import BuildSettings, Log
 from tramontane.builders.steps import Output, failed, out_of_time
 
@@ -26,6 +27,17 @@ PROXY_PORT = 3128
 START_S = 30.0
 LEAVE_S = 15.0
 MESSAGE_BYTES_MAX = 64 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What one step runs."""
+
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+    directory: str
+    binds: Sequence[Bind]
+    """What of the machine it is shown, by words of ``argv`` that name it."""
 
 
 class Confinement:
@@ -37,9 +49,7 @@ class Confinement:
         self._log = log
         self._running: _Running | None = None
 
-    async def run(
-        self, label: str, argv: Sequence[str], environment: Mapping[str, str], directory: str
-    ) -> None:
+    async def run(self, label: str, command: Command) -> None:
         """Run one step to its end and log what it prints.
 
         Raises ``BuildFailed`` naming the step if it fails or breaks a limit, with its last lines
@@ -47,7 +57,13 @@ class Confinement:
         is cancelled, nothing that ran is left.
         """
         output = Output(label, self._log)
-        request = {"command": list(argv), "environment": environment, "directory": directory}
+        request = {
+            "command": command.argv,
+            "environment": command.environment,
+            "directory": command.directory,
+            "shown": [bind.source for bind in command.binds],
+            "writable": [bind.source for bind in command.binds if bind.writable],
+        }
         timeout_s = self._settings.step_timeout_s
         try:
             if self._running is None:

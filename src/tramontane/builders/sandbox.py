@@ -1,6 +1,7 @@
 """The command that runs one build step apart from the machine; pure functions.
 
-Inside a bubblewrap sandbox a step sees: the machine's tools (``/usr`` and the linker's folders)
+Inside a bubblewrap sandbox a step is nobody on this machine, with no more system calls than an
+instance has, and sees: the machine's tools (``/usr`` and the linker's folders)
 and a few files of ``/etc``, read-only; the toolchains and layers of its recipe, read-only; the
 source, its own ``/tmp`` and the caches of its scope, writable. It does not see the home folders,
 the platform's state or other processes. Its network is the empty one that it is started in
@@ -15,10 +16,24 @@ from pathlib import Path, PurePosixPath
 
 ETC = (
     *("alternatives", "ca-certificates", "ca-certificates.conf", "crypto-policies", "gai.conf"),
-    *("group", "host.conf", "hosts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime"),
-    *("maven", "mime.types", "nsswitch.conf", "passwd", "pip.conf", "pki", "protocols"),
+    *("host.conf", "hosts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime"),
+    *("maven", "mime.types", "nsswitch.conf", "pip.conf", "pki", "protocols"),
     *("resolv.conf", "services", "ssl", "npmrc"),
 )
+USER_ID = 1000
+USERS = (
+    (
+        "passwd",
+        f"build:x:{USER_ID}:{USER_ID}:build:/tmp/home:/bin/sh\n"
+        "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
+    ),
+    ("group", f"build:x:{USER_ID}:\nnogroup:x:65534:\n"),
+)
+"""Files of ``/etc`` that say who a step is: many tools ask, and none needs this machine's users."""
+
+SECCOMP_FD = 5
+"""Where the filter of system calls is: as ``runtimes.process.confining`` has it."""
+
 SHARED_MEMORY_BYTES = 256 * 1024**2
 TOP = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
@@ -61,8 +76,10 @@ def sandbox_argv(
     """Return the command that runs ``argv`` in a bubblewrap sandbox with these binds."""
     command = [
         bwrap,
-        *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
-        *("--die-with-parent", "--new-session", "--cap-drop", "ALL", "--hostname", "build"),
+        *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),
+        *("--unshare-cgroup-try", "--disable-userns", "--cap-drop", "ALL"),
+        *("--uid", str(USER_ID), "--gid", str(USER_ID), "--hostname", "build"),
+        *("--seccomp", str(SECCOMP_FD), "--die-with-parent", "--new-session"),
     ]
     for destination, link in machine.links:
         command += ["--symlink", destination, link]

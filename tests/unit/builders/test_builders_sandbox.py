@@ -35,6 +35,8 @@ def test_the_sandbox_shows_binds_and_nothing_else() -> None:
     assert "--ro-bind / /" not in text
     assert "--unshare-pid --unshare-ipc --unshare-uts" in text
     assert "--die-with-parent" in text
+    assert "--unshare-user" in text
+    assert "--seccomp 5" in text
     assert "--cap-drop ALL" in text
     # Whoever builds owns the memory that holds / and /dev.
     assert "--remount-ro /dev --remount-ro /" in text

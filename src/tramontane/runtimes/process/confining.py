@@ -7,7 +7,11 @@ was started here outlives it, nor the control plane.
 
 What it says first is ``{"failed": why}``, or ``{}`` with the listener of the way out, which
 belongs to the new network and is served from outside of it. What it is told is ``{"command",
-"environment", "directory"}`` with the file to print to; the answer is ``{"code", "over_memory"}``.
+"environment", "directory", "shown", "writable"}`` with the file to print to, and the answer is
+``{"code", "over_memory"}``. ``shown`` are the files and folders that the command's words name.
+
+Run as root it gives steps a user id of their own, as instances have one: a step that is root
+outside of its sandbox, be it without any capability, may write to files of the kernel.
 """
 
 import asyncio
@@ -25,7 +29,7 @@ from typing import Any
 
 from tramontane.base.clock import SystemClock
 from tramontane.domain.definition import Resources
-from tramontane.runtimes.process import kernel, launching, processes
+from tramontane.runtimes.process import examination, kernel, launching, processes, seccomp
 from tramontane.runtimes.process.cgroups import (
     Place,
     find_places,
@@ -48,6 +52,10 @@ from tramontane.runtimes.process.watchdog import MemoryMeter
 
 GROUP_PREFIX = "tramontane_build_"
 _MESSAGE_BYTES_MAX = 1024**2
+_UID = 199_999
+"""Of all builds on this machine, where they are run as root; just below those of instances."""
+_FD_FILTER = 5
+"""Number of the file that bubblewrap reads the filter of system calls from."""
 _NICENESS = 10
 """Requests of running services go first, also where no control group limits the cpu."""
 
@@ -80,6 +88,10 @@ class Confined:
         _remove_stale(places)
         self._group = group_of(places, f"{GROUP_PREFIX}{os.getpid()}")
         self._places = places
+        self._privileged = terms.sandboxed and is_privileged(
+            Path("/proc/self/status").read_text(), os.geteuid()
+        )
+        self._filter = seccomp.machine_filter()
 
     def prepare(self) -> None:
         """Make the surroundings and say so. Raises ``OSError`` where the machine refuses."""
@@ -90,8 +102,7 @@ class Confined:
         if not self._terms.sandboxed:
             self._channel.send(b"{}")
             return
-        privileged = is_privileged(Path("/proc/self/status").read_text(), os.geteuid())
-        launching.enter_namespaces(privileged=privileged)
+        launching.enter_namespaces(privileged=self._privileged)
         with listen_loopback(EGRESS_PORT) as listener:
             socket.send_fds(self._channel, [b"{}"], [listener.fileno()])
 
@@ -113,18 +124,27 @@ class Confined:
         await remove_group(self._group, clock)
 
     def _start(self, request: Mapping[str, Any], output: int) -> int:
-        command: tuple[str, ...] = tuple(request["command"])
         environment: dict[str, str] = request["environment"]
+        command: list[str] = request["command"]
+        program = shutil.which(command[0], path=environment.get("PATH")) or command[0]
+        if self._privileged:
+            for folder in request["writable"]:
+                _give_away(folder)
+            program, command = _show(program, command, request["shown"])
+        files = {0: os.open(os.devnull, os.O_RDONLY), 1: output, 2: output}
+        if self._terms.sandboxed:
+            files[_FD_FILTER] = os.memfd_create("filter")
+            launching.fill(files[_FD_FILTER], self._filter)
+        stem = launching.make_stem(files, group=self._group, uid=_UID if self._privileged else None)
+        for fd in {*files.values()} - {output}:
+            os.close(fd)
         limits = launching.resource_limits(
             self._terms.resources, self._group.controllers, sandboxed=self._terms.sandboxed
         )
-        with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a descriptor is all we need
-            descriptors = {0: nothing.fileno(), 1: output, 2: output}
-            stem = launching.make_stem(descriptors, group=self._group, uid=None)
         stem.become(
             launching.Orders(
-                program=shutil.which(command[0], path=environment.get("PATH")) or command[0],
-                arguments=command,
+                program=program,
+                arguments=tuple(command),
                 environment=environment,
                 limits=limits,
                 directory=request["directory"],
@@ -156,6 +176,30 @@ class Confined:
         # A step's own background processes would write into those of the next.
         await clear_children(self._group, SystemClock())
         return exit_code(ended.result()), over
+
+
+def _show(program: str, command: list[str], shown: list[str]) -> tuple[str, list[str]]:
+    """Make reachable for any user what a sandbox is to show, and let the command say where."""
+    directories = examination.bubblewrap_directories(program)
+    sources = list(dict.fromkeys([*shown, *directories]))
+    places = launching.stage_sources(sources, apart_from=[Path(each) for each in sources])
+    words = list(command)
+    for number in range(command.index("--")):
+        # A bind's source moves, its target stays, and often they are the same word.
+        if command[number] in {"--bind", "--ro-bind"}:
+            words[number + 1] = places.get(words[number + 1], words[number + 1])
+    return examination.staged_program(program, places), words
+
+
+def _give_away(top: str) -> None:
+    """Make a folder with all that is in it the steps' own, once."""
+    if Path(top).lstat().st_uid == _UID:
+        return
+    # By descriptors and never through a link: another build of the same scope may be at work.
+    for _, folders, files, fd in os.fwalk(top, follow_symlinks=False):
+        for name in (*folders, *files):
+            os.chown(name, _UID, _UID, dir_fd=fd, follow_symlinks=False)
+    os.chown(top, _UID, _UID, follow_symlinks=False)
 
 
 def _kill(pid: int) -> None:
