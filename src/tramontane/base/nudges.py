@@ -22,6 +22,8 @@ class NudgeQueue(Generic[Key]):
         self._loop = asyncio.get_running_loop()
         self._monotonic = monotonic
         self._ready: dict[Key, None] = {}
+        self._unhurried: dict[Key, None] = {}
+        self._unhurried_held: set[Key] = set()
         self._held: set[Key] = set()
         self._again: set[Key] = set()
         self._timers: list[tuple[float, int, Key]] = []
@@ -39,6 +41,15 @@ class NudgeQueue(Generic[Key]):
             self._add(key)
         else:
             self._loop.call_soon_threadsafe(self._add, key)
+
+    def nudge_when_idle(self, key: Key) -> None:
+        """Ask for a look at ``key`` when nothing else waits; such looks go one after the other.
+
+        For looking at everything from time to time: a request that waits must not queue behind it.
+        """
+        if key not in self._ready:
+            self._unhurried[key] = None
+            self._wakeup.set()
 
     def nudge_in(self, key: Key, delay_s: float) -> None:
         """Ask for a look at ``key`` after ``delay_s``; an earlier wish for the same key wins."""
@@ -59,6 +70,14 @@ class NudgeQueue(Generic[Key]):
                 del self._ready[key]
                 self._held.add(key)
                 return key
+            if self._unhurried and not self._unhurried_held:
+                key = next(iter(self._unhurried))
+                del self._unhurried[key]
+                if key not in self._held:
+                    self._unhurried_held.add(key)
+                    self._held.add(key)
+                    return key
+                continue
             self._wakeup.clear()
             try:
                 async with asyncio.timeout(wait_s):
@@ -69,6 +88,9 @@ class NudgeQueue(Generic[Key]):
     def done(self, key: Key) -> None:
         """Give ``key`` back; if it was nudged meanwhile, it is ready again."""
         self._held.discard(key)
+        self._unhurried_held.discard(key)
+        if self._unhurried:
+            self._wakeup.set()
         if key in self._again:
             self._again.discard(key)
             self._add(key)
@@ -77,6 +99,7 @@ class NudgeQueue(Generic[Key]):
         if key in self._held:
             self._again.add(key)
         else:
+            self._unhurried.pop(key, None)
             self._ready[key] = None
             self._wakeup.set()
 

@@ -314,7 +314,7 @@ class ServiceReconciler:
                 swept_at = self.clock.monotonic()
                 service_ids = await asyncio.to_thread(self.store.list_service_ids)
             for service_id in service_ids:
-                self.queue.nudge(service_id)
+                self.queue.nudge_when_idle(service_id)
 
     def _memory_used(self) -> dict[CellId, int]:
         used: Counter[CellId] = Counter()

@@ -49,3 +49,32 @@ async def test_the_earlier_of_two_times_wins_and_fires_once() -> None:
     queue.done("b")
     queue.nudge("c")
     assert await queue.take() == "c", "the later wish for a was dropped"
+
+
+async def test_what_hurries_goes_before_a_look_at_everything() -> None:
+    queue = NudgeQueue[str](asyncio.get_running_loop().time)
+    for key in ("a", "b", "c"):
+        queue.nudge_when_idle(key)
+    queue.nudge("waking")
+    assert await queue.take() == "waking"
+    assert await queue.take() == "a"
+    taking = asyncio.ensure_future(queue.take())
+    await asyncio.sleep(0)
+    assert not taking.done(), "two looks at everything would take two workers from who hurries"
+    queue.nudge("c")
+    assert await taking == "c"
+    queue.done("a")
+    assert await queue.take() == "b"
+
+
+async def test_a_key_in_hand_is_not_looked_at_twice_at_once() -> None:
+    queue = NudgeQueue[str](asyncio.get_running_loop().time)
+    queue.nudge("a")
+    assert await queue.take() == "a"
+    queue.nudge_when_idle("a")
+    queue.nudge("b")
+    assert await queue.take() == "b"
+    taking = asyncio.ensure_future(queue.take())
+    await asyncio.sleep(0)
+    assert not taking.done()
+    taking.cancel()
