@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from tests.e2e.platform import Platform
 
@@ -24,6 +25,7 @@ from bench.platforms import (
     read_rows,
     run_platform,
     time_first_byte,
+    wait_for,
 )
 from bench.report import Ratio, Report, Side, ours, percentile
 
@@ -95,15 +97,23 @@ def measure_wake(subject: Subject, platform: Platform) -> None:
     began = time.time()
     took_s = time_first_byte(platform, subject.service, subject.path, subject.headers)
     subject.wakes_s.append(took_s)
-    noted = read_rows(
+    # The route is published beside the write, so the answer may be here before the note is.
+    wait_for(lambda: None not in read_times(platform, subject.service), "the wake to be noted")
+    noted = read_times(platform, subject.service)
+    times = (began, *noted, began + took_s)
+    subject.steps_s.append(tuple(after - before for before, after in pairwise(times)))
+
+
+def read_times(platform: Platform, service: str) -> tuple[Any, ...]:
+    """Return when the service's newest instance was placed, started and ready."""
+    (noted,) = read_rows(
         platform,
         "select i.created_at, i.started_at, i.ready_at from instances i"
         " join services s on s.id = i.service_id where s.name = ?"
         " order by i.created_at desc limit 1",
-        subject.service,
+        service,
     )
-    times = (began, *noted[0], began + took_s)
-    subject.steps_s.append(tuple(after - before for before, after in pairwise(times)))
+    return noted
 
 
 def measure_own(subject: Subject, sandbox: OwnSandbox) -> None:
