@@ -5,6 +5,19 @@ Used by the manifest and by options of the command line; one reading for both.
 
 import re
 
+from tramontane.base.sizes import format_bytes
+
+__all__ = [
+    "DURATION_FORM",
+    "DURATION_PATTERN",
+    "SIZE_FORM",
+    "SIZE_PATTERN",
+    "format_bytes",
+    "format_count",
+    "parse_duration_s",
+    "parse_size_bytes",
+]
+
 _DURATION = re.compile(
     r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{1,6})?)s)?"
 )
@@ -42,15 +55,6 @@ def parse_size_bytes(text: str) -> int | None:
     if unit and not unit.endswith("b"):
         unit += "b"
     return int(float(found[1]) * _SIZE_UNITS[unit])
-
-
-def format_bytes(size: float) -> str:
-    """Return a size as people read it: ``512 MiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:g} {unit}" if size == int(size) else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
 
 
 def format_count(number: float) -> str:
