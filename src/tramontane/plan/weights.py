@@ -107,11 +107,11 @@ def _check_parts(chosen: Iterable[RemoteFile], reference: str) -> None:
 
 
 def _which(models: dict[str, list[RemoteFile]], reference: str) -> InvalidRequest:
-    firsts = [
-        f"{min(each.name for each in group)} "
-        f"({format_bytes(sum(each.size_bytes for each in group))})"
-        for group in models.values()
-    ]
+    firsts: list[str] = []
+    for group in models.values():
+        # Some sources tell a size only when they are asked for the file.
+        size = sum(each.size_bytes for each in group)
+        firsts.append(min(each.name for each in group) + (f" ({format_bytes(size)})" * bool(size)))
     shown = ", ".join(sorted(firsts)[:SHOWN_MAX])
     more = f" and {len(firsts) - SHOWN_MAX} more" if len(firsts) > SHOWN_MAX else ""
     return _invalid(reference, f"it holds several models, name the file of one: {shown}{more}")

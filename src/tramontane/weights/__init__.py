@@ -1,0 +1,1 @@
+"""Brings a model's files onto this machine; hides model hubs, object stores and registries."""

@@ -1,0 +1,174 @@
+"""One file on its way into the cache: its bytes, and which parts of it are safely on the disk.
+
+    data     the file at its full length, with holes where parts are missing
+    parts    first line: what is fetched and how it is cut; then one line per part that is whole
+
+A part's line is written after its bytes are on the disk, so whatever is killed when, what the list
+names is there. Another content, or another way to cut it, starts anew. One process holds a file at
+a time, by the kernel's lock on ``data``.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+from tramontane.base.files import sync_directory
+from tramontane.domain.weights import Algorithm
+
+CHUNK_BYTES = 1024**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A range of bytes that is fetched by one request."""
+
+    number: int
+    start: int
+    end: int
+    """One past the last byte."""
+
+
+class Partial:
+    """An open file on its way; several threads may write parts of it at once."""
+
+    def __init__(self, folder: Path, descriptor: int, size_bytes: int, part_bytes: int) -> None:
+        self._folder = folder
+        self._descriptor = descriptor
+        self._journal = folder / "parts"
+        self._lock = threading.Lock()
+        self.size_bytes = size_bytes
+        self.part_bytes = part_bytes
+        self._whole = self._read_journal()
+
+    @classmethod
+    def hold(cls, folder: Path, size_bytes: int, part_bytes: int) -> Self | None:
+        """Return the file if nobody else has it at present."""
+        folder.mkdir(mode=0o700, exist_ok=True)
+        data = folder / "data"
+        descriptor = os.open(data, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its last holder may have finished it, and then this is no longer the file we mean.
+            if os.path.samestat(os.fstat(descriptor), data.stat()):
+                return cls(folder, descriptor, size_bytes, part_bytes)
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        os.close(descriptor)
+        return None
+
+    @property
+    def missing(self) -> list[Part]:
+        """The parts that are not whole yet, in order."""
+        cut = range(0, max(self.size_bytes, 1), self.part_bytes)
+        return [
+            Part(number=number, start=start, end=min(start + self.part_bytes, self.size_bytes))
+            for number, start in enumerate(cut)
+            if number not in self._whole
+        ]
+
+    @property
+    def bytes_left(self) -> int:
+        """Bytes of the missing parts."""
+        return sum(part.end - part.start for part in self.missing)
+
+    def write(self, chunk: bytes, at: int) -> None:
+        """Write bytes of a part."""
+        view = memoryview(chunk)
+        while view:
+            written = os.pwrite(self._descriptor, view, at)
+            view, at = view[written:], at + written
+
+    def finish_part(self, part: Part) -> bool:
+        """Note that a part is whole; return whether it was the last."""
+        os.fdatasync(self._descriptor)
+        with self._lock:
+            with self._journal.open("a", encoding="ascii") as file:
+                file.write(f"{part.number}\n")
+            self._whole.add(part.number)
+            return not self.missing
+
+    def restart(self, part_bytes: int) -> None:
+        """Forget all parts, and cut the file anew."""
+        self.part_bytes = part_bytes
+        self._whole = self._begin()
+
+    def digests(self, algorithms: set[Algorithm], stopped: Callable[[], bool]) -> dict[str, str]:
+        """Return the content's digests by algorithm; of a whole file only."""
+        hashes = {each: _begin_hash(each, self.size_bytes) for each in algorithms}
+        at = 0
+        while chunk := os.pread(self._descriptor, CHUNK_BYTES, at):
+            if stopped():
+                break
+            at += len(chunk)
+            for each in hashes.values():
+                each.update(chunk)
+        return {key: value.hexdigest() for key, value in hashes.items()}
+
+    def publish(self, blob: Path) -> None:
+        """Move the whole, verified file to its place, durably; then nothing is left here."""
+        os.fchmod(self._descriptor, 0o444)
+        os.fsync(self._descriptor)
+        (self._folder / "data").rename(blob)
+        sync_directory(blob.parent)
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove what is here."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Let go of the file; whoever holds it next goes on."""
+        os.close(self._descriptor)
+
+    def _read_journal(self) -> set[int]:
+        try:
+            header, *lines = self._journal.read_text("ascii").split("\n")
+        except FileNotFoundError:
+            return self._begin()
+        if header != self._header or os.fstat(self._descriptor).st_size != self.size_bytes:
+            return self._begin()
+        # The last line has no end if its writer was killed; it is cut off, or the next one would
+        # continue it.
+        whole = "\n".join([header, *lines[:-1], ""])
+        os.truncate(self._journal, len(whole))
+        return {int(each) for each in lines[:-1]}
+
+    def _begin(self) -> set[int]:
+        self._journal.unlink(missing_ok=True)
+        os.ftruncate(self._descriptor, 0)
+        os.ftruncate(self._descriptor, self.size_bytes)
+        fresh = self._journal.with_name("parts.new")
+        fresh.write_text(f"{self._header}\n", "ascii")
+        fresh.replace(self._journal)
+        return set()
+
+    @property
+    def _header(self) -> str:
+        return json.dumps({"size_bytes": self.size_bytes, "part_bytes": self.part_bytes})
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> object:
+        """Take more of the content."""
+        ...
+
+    def hexdigest(self) -> str:
+        """Return the digest of what was taken so far."""
+        ...
+
+
+def _begin_hash(algorithm: Algorithm, size_bytes: int) -> _Hash:
+    match algorithm:
+        case Algorithm.SHA256:
+            return hashlib.sha256()
+        case Algorithm.GIT:
+            return hashlib.sha1(f"blob {size_bytes}\0".encode(), usedforsecurity=False)
+        case Algorithm.MD5:
+            return hashlib.md5(usedforsecurity=False)
