@@ -1,7 +1,8 @@
 """The weights on this machine: files by their content, models as lists of files.
 
     <root>/blobs/<sha256>           a whole file, verified; never changed
-    <root>/models/<digest>.json     a model: names, sizes and contents of its files
+    <root>/models/<digest>/         model.json: names, sizes and contents of a model's files
+                                    files/: the same as links to blobs, for whoever reads files
     <root>/references/<name>.json   a pinned reference and the model that it led to
     <root>/contents/<identity>      the sha256 of a file whose source does not know it
     <root>/partial/<identity>/      a file on its way (``weights.partial``)
@@ -16,6 +17,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -29,6 +31,7 @@ from tramontane.plan.weights import Holding
 
 BLOB = "blob:"
 PARTIAL = "partial:"
+MODEL_FILE = "model.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,8 @@ class Cache:
         """Make the folders that are not there yet."""
         for path in (self.blobs, self.models, self.references, self.contents, self.partial):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left in self.models.glob(".new.*"):
+            shutil.rmtree(left, ignore_errors=True)
 
     # --- models --------------------------------------------------------------------------------
 
@@ -69,13 +74,15 @@ class Cache:
     def publish(self, reference: str, model: Model, now: float) -> None:
         """Note that a pinned reference leads to a model, whose blobs are all here."""
         assert self._is_whole(model), f"{reference}: a file is missing"
-        path = self._model_path(model.digest)
-        write_private(path, json.dumps({"files": [asdict(each) for each in model.files]}, indent=1))
-        sync_directory(self.models)
+        self._write_model(model)
         self.mark_used([model.digest], now)
         noted = {"reference": reference, "digest": model.digest, "fetched_at": now}
         write_private(self._reference_path(reference), json.dumps(noted, indent=1))
         sync_directory(self.references)
+
+    def folder(self, model: Model) -> Path:
+        """Return where a model's files can be read by their names."""
+        return self._model_path(model.digest).with_name("files")
 
     def mark_used(self, digests: Iterable[str], now: float) -> None:
         """Note that these models are of use now, so that others go first."""
@@ -192,8 +199,9 @@ class Cache:
             if (found := _read_json(path)) is not None and found["digest"] == key:
                 path.unlink(missing_ok=True)
         sync_directory(self.references)
-        self._model_path(key).unlink(missing_ok=True)
-        sync_directory(self.models)
+        path = self._model_path(key)
+        path.unlink(missing_ok=True)
+        shutil.rmtree(path.parent, ignore_errors=True)
         others = {each.sha256 for _, other, _ in self._read_models() for each in other.files}
         for each in model.files if model is not None else ():
             if each.sha256 not in others:
@@ -220,10 +228,10 @@ class Cache:
         return all(self._is_here(each) for each in model.files)
 
     def _read_models(self) -> Iterator[tuple[str, Model, float]]:
-        for path in list(self.models.glob("*.json")):
+        for path in list(self.models.glob(f"*/{MODEL_FILE}")):
             with suppress(FileNotFoundError):
                 used_at = path.stat().st_mtime
-                digest = f"sha256:{path.stem}"
+                digest = f"sha256:{path.parent.name}"
                 model = self._read_model(digest)
                 if model is not None:
                     yield digest, model, used_at
@@ -234,8 +242,25 @@ class Cache:
             return None
         return Model(files=tuple(StoredFile(**each) for each in found["files"]))
 
+    def _write_model(self, model: Model) -> None:
+        final = self._model_path(model.digest)
+        if final.exists():
+            return
+        # Left by an eviction that was killed.
+        shutil.rmtree(final.parent, ignore_errors=True)
+        fresh = Path(tempfile.mkdtemp(prefix=".new.", dir=self.models))
+        for each in model.files:
+            link = fresh / "files" / each.name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            up = "../" * (len(Path(each.name).parts) + 2)
+            link.symlink_to(f"{up}blobs/{each.sha256}")
+        text = json.dumps({"files": [asdict(each) for each in model.files]}, indent=1)
+        write_private(fresh / MODEL_FILE, text)
+        fresh.rename(final.parent)
+        sync_directory(self.models)
+
     def _model_path(self, digest: str) -> Path:
-        return self.models / f"{digest.removeprefix('sha256:')}.json"
+        return self.models / digest.removeprefix("sha256:") / MODEL_FILE
 
     def _reference_path(self, reference: str) -> Path:
         return self.references / f"{hashlib.sha256(reference.encode()).hexdigest()[:32]}.json"

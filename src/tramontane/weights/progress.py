@@ -1,7 +1,7 @@
 """How far a fetch is: as numbers for programs, and as lines of a build's log for people. Pure.
 
 A line is written when there is news: at most one a second, one per percent, and one now and then
-where a percent takes long.
+where a percent takes long. Several may wait for one fetch, each with lines of its own.
 """
 
 from collections import deque
@@ -16,53 +16,57 @@ RATE_WINDOW_S = 10.0
 
 @dataclass
 class Progress:
-    """One fetch on its way; ``now`` is monotonic time in all calls."""
+    """One fetch on its way; times are monotonic."""
 
     total_bytes: int
-    done_bytes: int
     started_at: float
-    _samples: deque[tuple[float, int]] = field(init=False)
-    _said_at: float = field(init=False)
-    _said_bytes: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._samples = deque([(self.started_at, self.done_bytes)])
-        self._said_at, self._said_bytes = self.started_at, self.done_bytes
+    done_bytes: int = 0
+    _samples: deque[tuple[float, int]] = field(init=False, default_factory=deque[tuple[float, int]])
 
     def update(self, done_bytes: int, now: float) -> None:
-        """Take what has arrived by now."""
+        """Take what is here by now."""
         self.done_bytes = min(done_bytes, self.total_bytes)
         self._samples.append((now, self.done_bytes))
         while len(self._samples) > 2 and self._samples[1][0] <= now - RATE_WINDOW_S:
             self._samples.popleft()
 
-    @property
-    def rate(self) -> float:
-        """Bytes per second of late."""
-        (first_at, first), (last_at, last) = self._samples[0], self._samples[-1]
-        return max(last - first, 0) / (last_at - first_at) if last_at > first_at else 0.0
+    def rate(self, now: float) -> float:
+        """Return the bytes per second of late."""
+        if not self._samples:
+            return 0.0
+        # What was here before the first word of it did not come at any rate.
+        first_at, first = self._samples[0]
+        return max(self.done_bytes - first, 0) / max(now - first_at, 0.001)
 
-    def news(self, now: float) -> str:
-        """Return a line if it is time for one, else nothing."""
-        since_s, gained = now - self._said_at, self.done_bytes - self._said_bytes
-        worth_it = gained * 100 >= self.total_bytes and gained > 0
-        if since_s < LINE_MIN_S or not (worth_it or since_s >= LINE_MAX_S):
-            return ""
-        self._said_at, self._said_bytes = now, self.done_bytes
-        return str(self)
-
-    def __str__(self) -> str:
-        """Return it as a line."""
+    def describe(self, now: float) -> str:
+        """Return how far it is, as a line."""
         whole = format_bytes(self.total_bytes)
         if self.done_bytes >= self.total_bytes:
             return f"checking {whole}"
         percent = self.done_bytes * 100 // self.total_bytes
         line = f"fetching: {format_bytes(self.done_bytes)} of {whole} ({percent} %)"
-        rate = self.rate
+        rate = self.rate(now)
         if rate < 1:
             return f"{line}, nothing comes at present"
         left_s = (self.total_bytes - self.done_bytes) / rate
-        return f"{line}, {format_bytes(rate)}/s, {format_left(left_s)} left"
+        return f"{line}, {format_bytes(round(rate))}/s, {format_left(left_s)} left"
+
+
+@dataclass
+class Reporter:
+    """Decides for one reader when the next line is due."""
+
+    said_at: float
+    said_bytes: int = 0
+
+    def next_line(self, progress: Progress, now: float) -> str:
+        """Return a line if there is news, else nothing."""
+        since_s, gained = now - self.said_at, progress.done_bytes - self.said_bytes
+        worth_it = gained > 0 and gained * 100 >= progress.total_bytes
+        if since_s < LINE_MIN_S or not (worth_it or since_s >= LINE_MAX_S):
+            return ""
+        self.said_at, self.said_bytes = now, progress.done_bytes
+        return progress.describe(now)
 
 
 def format_left(seconds: float) -> str:
