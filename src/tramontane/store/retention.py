@@ -3,13 +3,15 @@
 from collections import defaultdict
 from collections.abc import Collection
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, or_, select
 
+from tramontane.domain.definition import ModelSource
 from tramontane.domain.deployment import DeploymentStatus
 from tramontane.domain.ids import DeploymentId, ServiceId
 from tramontane.domain.inventory import History, PastDeployment, References
 from tramontane.store.part import Part
 from tramontane.store.records import LIVE_STATUSES, OVER_STATUSES
+from tramontane.store.rows import DEFINITION
 from tramontane.store.tables import DEPLOYMENTS, INSTANCES, SERVICES
 
 
@@ -112,3 +114,32 @@ class Retention(Part):
         named = select(DEPLOYMENTS.c.id).where(DEPLOYMENTS.c.artifact_digest == digest).limit(1)
         with self._database.read() as connection:
             return connection.execute(named).first() is not None
+
+    def list_weights_users(self) -> dict[str, tuple[str, ...]]:
+        """Return the weights that deployments need, with the services of each, ``project/name``.
+
+        That is: what is wanted, serves (perhaps asleep), runs, or is on its way. A deployment that
+        is over needs none; going back to it prepares its model anew.
+        """
+        live = select(INSTANCES.c.deployment_id).where(INSTANCES.c.status.in_(LIVE_STATUSES))
+        statement = (
+            select(SERVICES.c.project, SERVICES.c.name, DEPLOYMENTS.c.definition)
+            .join(SERVICES, SERVICES.c.id == DEPLOYMENTS.c.service_id)
+            .where(
+                # All that is not made of an uploaded archive.
+                DEPLOYMENTS.c.source_digest.is_(None),
+                or_(
+                    DEPLOYMENTS.c.id == SERVICES.c.desired_deployment,
+                    DEPLOYMENTS.c.id == SERVICES.c.serving_deployment,
+                    DEPLOYMENTS.c.id.in_(live),
+                    DEPLOYMENTS.c.status.not_in(OVER_STATUSES),
+                ),
+            )
+        )
+        users: dict[str, set[str]] = defaultdict(set)
+        with self._database.read() as connection:
+            for project, name, text in connection.execute(statement):
+                source = DEFINITION.validate_json(text).source
+                assert isinstance(source, ModelSource), f"{project}/{name} has neither"
+                users[source.reference].add(f"{project}/{name}")
+        return {reference: tuple(sorted(names)) for reference, names in users.items()}

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from tramontane.base.errors import Conflict, InvalidRequest
 from tramontane.base.ids import IdFactory
-from tramontane.domain.definition import Definition
+from tramontane.domain.definition import Definition, ModelSource
 from tramontane.domain.deployment import OVER, Deployment, DeploymentStatus
 from tramontane.domain.ids import DeploymentId
 from tramontane.domain.service import Service, ServiceStatus
@@ -20,7 +20,7 @@ from tramontane.store.events import add_events
 from tramontane.store.part import Part
 from tramontane.store.projects import insert_project, lock_project
 from tramontane.store.requests import RequestKey, find_result, remember_result
-from tramontane.store.rows import deployment_to_row, source_digest_of
+from tramontane.store.rows import artifact_to_row, deployment_to_row, source_digest_of
 from tramontane.store.service_rows import (
     AUTOMATIC,
     change_service,
@@ -278,12 +278,15 @@ def _tell(
 def _revive(connection: Connection, deployment: Deployment) -> Deployment:
     if deployment.status not in OVER:
         return deployment
+    is_model = isinstance(deployment.definition.source, ModelSource)
     # Superseded before its build ended: it still has to be built, which no transition allows.
-    if deployment.artifact is None:
+    if deployment.artifact is None and not is_model:
         raise Conflict(f"deployment {deployment.number} was never built; deploy it again")
     revived = replace(
         deployment,
-        status=DeploymentStatus.PENDING,
+        # Its weights may have made room for others meanwhile; if not, preparing takes no time.
+        status=DeploymentStatus.BUILDING if is_model else DeploymentStatus.PENDING,
+        artifact=None if is_model else deployment.artifact,
         reason="rolled_back",
         message="",
         start_failures=0,
@@ -292,6 +295,7 @@ def _revive(connection: Connection, deployment: Deployment) -> Deployment:
         update(DEPLOYMENTS)
         .where(DEPLOYMENTS.c.id == deployment.id)
         .values(
+            **artifact_to_row(revived.artifact),
             status=revived.status.value,
             reason=revived.reason,
             message=revived.message,

@@ -332,3 +332,51 @@ def test_the_deployment_of_a_live_instance_is_never_forgotten(store: Store) -> N
     ended = replace(instance, status=InstanceStatus.STOPPED, ended_at=9.0)
     assert store.apply(Changes(instances=(ended,)), service.id, service.generation)
     assert store.forget_deployments(service.id, [first.id], service.generation) == 1
+
+
+def test_weights_are_needed_by_what_serves_runs_or_is_on_its_way(store: Store) -> None:
+    def model(reference: str, name: str) -> tuple[Service, Deployment]:
+        wanted = Definition(kind=ServiceKind.MODEL, source=ModelSource(reference=reference))
+        return store.deploy("p", name, wanted, now=1, ids=random_id)
+
+    deploy(store, 1)
+    service, first = model("hf://o/r@1", "chat")
+    healthy = replace(first, status=DeploymentStatus.HEALTHY)
+    serving = replace(service, serving_deployment=first.id)
+    changes = Changes(service=serving, deployments=(healthy,))
+    assert store.apply(changes, service.id, service.generation)
+    service, second = model("hf://o/r@2", "chat")
+    model("hf://o/r@2", "other")
+    assert store.list_weights_users() == {
+        "hf://o/r@1": ("p/chat",),
+        "hf://o/r@2": ("p/chat", "p/other"),
+    }
+    over = replace(first, status=DeploymentStatus.SUPERSEDED)
+    serving = replace(service, serving_deployment=second.id)
+    changes = Changes(service=serving, deployments=(over,))
+    assert store.apply(changes, service.id, service.generation)
+    assert store.list_weights_users() == {"hf://o/r@2": ("p/chat", "p/other")}
+    live = Instance(
+        id=InstanceId("ins_1"),
+        service_id=service.id,
+        deployment_id=first.id,
+        cell_id=CellId("cel_1"),
+        created_at=1.0,
+        status=InstanceStatus.STOPPING,
+    )
+    assert store.apply(Changes(instances=(live,)), service.id, service.generation)
+    assert "hf://o/r@1" in store.list_weights_users()
+
+
+def test_going_back_to_a_model_prepares_it_anew(store: Store) -> None:
+    wanted = Definition(kind=ServiceKind.MODEL, source=ModelSource(reference="hf://o/r@1"))
+    service, first = store.deploy("p", "chat", wanted, now=1, ids=random_id)
+    assert store.record_artifact(first.id, artifact(1))
+    over = replace(first, status=DeploymentStatus.SUPERSEDED)
+    assert store.apply(Changes(deployments=(over,)), service.id, service.generation)
+    newer = replace(wanted, source=ModelSource(reference="hf://o/r@2"))
+    store.deploy("p", "chat", newer, now=2, ids=random_id)
+    _, target = store.rollback("p", "chat", 1, now=3)
+    assert (target.status, target.artifact) == (DeploymentStatus.BUILDING, None)
+    assert store.read_deployment(first.id) == target
+    assert store.read_references().artifacts == set()
