@@ -20,7 +20,10 @@ from tramontane.domain.ids import DeploymentId, ServiceId
 
 log = logging.getLogger(__name__)
 
-WORKERS = 2
+WORKERS = 16
+"""Most of them wait: for the source of a model, or for others' builds to end."""
+LOOK_AGAIN_S = 2.0
+"""A deployment that is not wanted any more should not go on fetching gigabytes."""
 
 
 class BuildMemory(Protocol):
@@ -50,7 +53,7 @@ Raises ``TramontaneError`` with what the user should know.
 
 @dataclass(kw_only=True)
 class BuildReconciler:
-    """Builds what is waiting, a few at a time."""
+    """Builds what is waiting."""
 
     store: BuildMemory
     make_artifact: MakeArtifact
@@ -69,20 +72,32 @@ class BuildReconciler:
         deployment = await asyncio.to_thread(self.store.read_deployment, deployment_id)
         if deployment is None or deployment.status is not DeploymentStatus.BUILDING:
             return
+        task = asyncio.ensure_future(self._make(deployment))
+        try:
+            while not (await asyncio.wait([task], timeout=LOOK_AGAIN_S))[0]:
+                seen = await asyncio.to_thread(self.store.read_deployment, deployment_id)
+                if seen is None or seen.status is not DeploymentStatus.BUILDING:
+                    return
+            task.result()
+        finally:
+            if task.cancel():
+                await asyncio.wait([task])
+        self.services.nudge(deployment.service_id)
+
+    async def _make(self, deployment: Deployment) -> None:
         async with AsyncExitStack() as held:
             try:
                 artifact = await held.enter_async_context(self.make_artifact(deployment))
             except TramontaneError as error:
                 await asyncio.to_thread(
                     self.store.record_build_failure,
-                    deployment_id,
+                    deployment.id,
                     error.code,
                     error.message,
                     self.clock.now(),
                 )
             else:
-                await asyncio.to_thread(self.store.record_artifact, deployment_id, artifact)
-        self.services.nudge(deployment.service_id)
+                await asyncio.to_thread(self.store.record_artifact, deployment.id, artifact)
 
     async def _work(self) -> None:
         while True:
