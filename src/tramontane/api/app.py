@@ -18,11 +18,23 @@ from tramontane.api.handlers import (
     sources,
     streams,
     tokens,
+    weights,
 )
 from tramontane.api.parts import ApiParts
 from tramontane.api.problems import install_problem_handlers
 
-NOUNS = (platform, models, projects, sources, services, deployments, plans, tokens, streams)
+NOUNS = (
+    platform,
+    models,
+    projects,
+    sources,
+    services,
+    deployments,
+    plans,
+    tokens,
+    streams,
+    weights,
+)
 PAGE_HEADERS = {
     # Whatever a description may hold one day, this page runs nothing and loads nothing.
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",

@@ -1,5 +1,8 @@
 """Checks of a definition that its schema cannot express: what the platform must know of."""
 
+from dataclasses import replace
+
+from tramontane.api.parts import ApiParts
 from tramontane.base.errors import InvalidRequest
 from tramontane.domain.definition import Definition, ModelSource, ServiceKind
 from tramontane.policy.presets import find_presets
@@ -30,3 +33,15 @@ def check_definition(body: DefinitionBody, *, path: str = "definition") -> Defin
         )
     find_presets(definition.policy, path=f"{path}.policy")
     return definition
+
+
+def pin_source(parts: ApiParts, definition: Definition) -> Definition:
+    """Return the definition as a deployment keeps it: with a model that cannot change any more.
+
+    Deployed again, a reference that has moved meanwhile makes another deployment. Raises
+    ``TramontaneError`` if there is no such model, or its source does not answer.
+    """
+    if not isinstance(definition.source, ModelSource):
+        return definition
+    pinned = parts.weights.pin(definition.source.reference)
+    return replace(definition, source=ModelSource(reference=pinned))

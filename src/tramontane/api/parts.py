@@ -15,6 +15,7 @@ from tramontane.domain.ids import ServiceId
 from tramontane.domain.instance import Instance
 from tramontane.domain.inventory import DiskUsage
 from tramontane.domain.model import ModelFacts
+from tramontane.domain.weights import Weights
 from tramontane.store.sources import SourceFiles
 from tramontane.store.store import Store
 from tramontane.wire.schemas import ExecView, LogLine, PartView
@@ -77,6 +78,32 @@ InspectModel = Callable[[str], ModelFacts]
 """Takes a model's reference and reads the headers of its files; raises ``TramontaneError``."""
 
 
+class WeightsDesk(Protocol):
+    """The weights of models on this machine, and how they get here."""
+
+    def pin(self, text: str) -> str:
+        """Return what a reference means now, for ever; blocks, and asks its source.
+
+        Raises ``TramontaneError`` if it means nothing that can be served, or nobody answers.
+        """
+        ...
+
+    async def fetch_ahead(self, reference: str) -> Weights:
+        """Begin to fetch a pinned reference, or go on, and return how far it is.
+
+        Raises once what went wrong since the last call.
+        """
+        ...
+
+    async def list_weights(self) -> list[Weights]:
+        """Return what is here or on its way, the most recently used first."""
+        ...
+
+    async def evict(self, digest: str) -> Weights:
+        """Remove weights; raises ``Conflict`` if they are in use, ``NotFound`` if not there."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class ApiParts:
     """Everything the handlers use."""
@@ -96,6 +123,7 @@ class ApiParts:
     logs: LogReader
     execute: Execute
     inspect_model: InspectModel
+    weights: WeightsDesk
     service_url: Callable[[str, str], str]
     """Takes project and service, returns where the service answers."""
     heartbeat_s: float = 15.0

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from tramontane.domain.cell import Cell
+from tramontane.domain.definition import ModelSource
 from tramontane.domain.deployment import Deployment
 from tramontane.domain.ids import CellId, DeploymentId
 from tramontane.domain.instance import Instance
@@ -11,6 +12,7 @@ from tramontane.domain.inventory import DiskUsage
 from tramontane.domain.model import ModelFacts
 from tramontane.domain.service import Service
 from tramontane.domain.snapshot import Event
+from tramontane.domain.weights import Weights
 from tramontane.store.projects import ProjectRecord
 from tramontane.store.records import ServiceRecord
 from tramontane.store.tokens import TokenRecord
@@ -27,6 +29,8 @@ from tramontane.wire.schemas import (
     ProjectView,
     ServiceView,
     TokenView,
+    WeightsFileView,
+    WeightsView,
 )
 
 
@@ -106,12 +110,14 @@ def model_view(record: ServiceRecord, url: str) -> ModelView:
         service.desired_deployment
     )
     artifact = None if deployment is None else deployment.artifact
+    source = None if deployment is None else deployment.definition.source
     facts = None if artifact is None else artifact.facts
     return ModelView(
         name=service.name,
         project=service.project,
         status=service.status.value,
         url=url,
+        reference=source.reference if isinstance(source, ModelSource) else None,
         facts=None if facts is None else facts_view(facts),
     )
 
@@ -119,6 +125,21 @@ def model_view(record: ServiceRecord, url: str) -> ModelView:
 def facts_view(facts: ModelFacts) -> ModelFactsView:
     """Return the card of a model."""
     return ModelFactsView.model_validate(asdict(facts))
+
+
+def weights_view(weights: Weights, project: str | None) -> WeightsView:
+    """Return weights with those of their users that a token for ``project`` may know of."""
+    known = "" if project is None else f"{project}/"
+    return WeightsView(
+        references=list(weights.references),
+        digest=weights.digest,
+        size_bytes=weights.size_bytes,
+        done_bytes=weights.done_bytes,
+        files=[WeightsFileView.model_validate(asdict(each)) for each in weights.files],
+        used_by=[each for each in weights.used_by if each.startswith(known)],
+        used_at=weights.used_at,
+        fetched_at=weights.fetched_at,
+    )
 
 
 def event_view(event: Event) -> EventView:

@@ -8,6 +8,7 @@
     ├── NotFound            the named object does not exist
     ├── Conflict            the object changed meanwhile, or the name is taken
     ├── BuildFailed         the user's source did not build; the tool's own words are in ``detail``
+    ├── SourceFailed        where a model comes from refuses, fails, or does not answer
     ├── Unsupported         this machine lacks what was asked for; the message says what to install
     ├── TimedOut            the work goes on, but the caller's patience ended
     └── Unavailable         worth trying again after ``retry_after_s``
@@ -81,6 +82,12 @@ class BuildFailed(TramontaneError):
     """The user's source did not build; ``detail`` holds the end of the tool's own output."""
 
     code = "build_failed"
+
+
+class SourceFailed(TramontaneError):
+    """Where a model's weights come from refuses, fails, or does not answer."""
+
+    code = "source_failed"
 
 
 class Unsupported(TramontaneError):

@@ -1,9 +1,11 @@
-"""How far a fetch is: as numbers for programs, and as lines of a build's log for people. Pure.
+"""How far a fetch of many bytes is: as numbers for programs, and as lines for people. Pure.
 
 A line is written when there is news: at most one a second, one per percent, and one now and then
-where a percent takes long. Several may wait for one fetch, each with lines of its own.
+where a percent takes long. Several may wait for one fetch, each with lines of its own: ``weights``
+writes them to the logs of builds, the command line to the terminal.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -71,7 +73,7 @@ class Reporter:
 
 def format_left(seconds: float) -> str:
     """Return a time to wait, in the two units that matter."""
-    whole = round(seconds)
+    whole = math.ceil(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:

@@ -12,13 +12,14 @@ from typing import Any
 import click
 
 from tramontane.base.errors import InvalidRequest, Unsupported
-from tramontane.cli.models import model_reference
 from tramontane.cli.options import DEFAULT_PROJECT, DurationType, NumberType, output_option
 from tramontane.cli.output import print_document
 from tramontane.cli.rollout import Rollout, follow, put, upload
 from tramontane.cli.session import Session, pass_session
+from tramontane.cli.weights import model_reference
 from tramontane.domain.definition import ServiceKind
 from tramontane.domain.procfile import PROCFILE, implied_kind
+from tramontane.domain.reference import parse_reference
 from tramontane.wire import calls
 from tramontane.wire.manifest import (
     MANIFEST_NAME,
@@ -47,7 +48,11 @@ class Flags:
 @click.command()
 @click.argument("path", required=False, type=click.Path(path_type=Path), metavar="[PATH]")
 @click.option("--image", metavar="REF", help="Run this container image.")
-@click.option("--model", metavar="REF", help="Serve a model: tiny, or the path of a GGUF file.")
+@click.option(
+    "--model",
+    metavar="REF",
+    help="Serve a model: tiny, a GGUF file, hf://ORG/REPO[@REV][:FILE], s3:// or oci://.",
+)
 @click.option("--name", metavar="NAME", help="The service's name. Default: the directory's.")
 @click.option("-p", "--project", metavar="PROJECT", help="Default: the manifest's, or default.")
 @click.option("--policy", multiple=True, metavar="PRESET", help="Residency; all given must hold.")
@@ -175,7 +180,10 @@ def _with_whole_path(service: ManifestService, directory: Path) -> ManifestServi
 
 def default_name(model: str | None, directory: Path | None) -> str:
     """Return a name made from the directory's or the model's: a DNS label."""
-    source = Path(model).stem if model is not None else (directory or Path()).name
+    if model is not None:
+        source = parse_reference(model_reference(model, Path())).label
+    else:
+        source = (directory or Path()).name
     label = re.sub(r"[^a-z0-9]+", "-", source.lower()).strip("-0123456789")[:40].rstrip("-")
     if not re.match(NAME_PATTERN, label):
         raise InvalidRequest(

@@ -18,6 +18,8 @@ _NEXT_STEPS: Mapping[str, str] = {
     "not_found": "check the name",
     "conflict": "look at what it is now, then run the command again",
     "build_failed": "correct the source and deploy again",
+    "source_failed": "sources.yaml in TRAM_HOME has endpoints and tokens; tram models cache shows "
+    "what is on the platform's machine",
     "unsupported": "tram doctor shows what this machine offers",
     "timed_out": "the work goes on; look again with: tram status",
     "unavailable": "tram up, or tram status if it should be running",

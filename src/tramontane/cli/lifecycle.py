@@ -129,6 +129,12 @@ class CountryType(click.ParamType[str]):
     metavar="SIZE",
     help="Keep the caches of builds below this size. Default: 10GiB.",
 )
+@click.option(
+    "--weights-limit",
+    type=SizeType(),
+    metavar="SIZE",
+    help="Keep the weights of models below this size. Default: half of the disk.",
+)
 @pass_session
 def up(  # noqa: PLR0913 - one argument per option
     session: Session,
@@ -144,6 +150,7 @@ def up(  # noqa: PLR0913 - one argument per option
     keep_deployments: int | None,
     keep_unneeded: float | None,
     cache_limit: int | None,
+    weights_limit: int | None,
 ) -> None:
     """Start the platform on this machine.
 
@@ -167,6 +174,7 @@ def up(  # noqa: PLR0913 - one argument per option
         "--keep-deployments": keep_deployments,
         "--keep-unneeded": keep_unneeded,
         "--cache-limit": cache_limit,
+        "--weights-limit": weights_limit,
     }
     secrets = {DATABASE_VARIABLE: database} if database else {}
     flags = [

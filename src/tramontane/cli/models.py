@@ -1,4 +1,7 @@
-"""``tram models``: those that are served, and what the files of any model say of it."""
+"""``tram models``: those that are served, and what the files of any model say of it.
+
+The verbs about weights on the platform's machine are in ``cli.weights``.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +13,7 @@ from tramontane.cli.lazy import SuggestingGroup
 from tramontane.cli.options import output_option
 from tramontane.cli.output import Column, Item, print_list, print_one
 from tramontane.cli.session import Session, pass_session
+from tramontane.cli.weights import cache, evict, fetch, model_reference
 from tramontane.wire import calls
 from tramontane.wire.quantities import format_bytes, format_count
 
@@ -80,6 +84,11 @@ def models() -> None:
     """The models that can be talked to."""
 
 
+models.add_command(fetch)
+models.add_command(cache)
+models.add_command(evict)
+
+
 @models.command("list")
 @output_option
 @pass_session
@@ -101,7 +110,7 @@ def get_model(session: Session, name: str, output: str) -> None:
     found = next((each for each in served if each["name"] == name), None)
     if found is None:
         raise make_not_found("model", name, (each["name"] for each in served))
-    print_one(output, found, MODEL_COLUMNS)
+    print_one(output, found, (*MODEL_COLUMNS, ("weights", lambda each: each.get("reference"))))
 
 
 @models.command("inspect")
@@ -111,16 +120,9 @@ def get_model(session: Session, name: str, output: str) -> None:
 def inspect_model(session: Session, reference: str, output: str) -> None:
     """Show what the files of a model say of it, without loading it.
 
-    REF is tiny, or on the platform's machine a GGUF file or a directory with config.json and
-    safetensors. What the files do not say is unknown.
+    REF is tiny, a GGUF file or a directory with config.json and safetensors on the platform's
+    machine, or a model that was fetched. What the files do not say is unknown.
     """
     session.about(f"model {reference}")
     found = session.api().fetch(calls.inspect_model(model_reference(reference, Path())))
     print_one(output, found, [(title, _fact(name)) for title, name in FACTS])
-
-
-def model_reference(text: str, directory: Path) -> str:
-    """Return a model as the platform can find it: what is here by its whole path."""
-    path = directory / text
-    here = path.is_file() if path.suffix == ".gguf" else (path / "config.json").is_file()
-    return str(path.absolute()) if here else text

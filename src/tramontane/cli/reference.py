@@ -34,6 +34,10 @@ the API's own document.
 | `TRAM_API` | The address of the API, for a platform on another machine. |
 | `TRAM_TOKEN` | The token for it. Default: the `credentials` file in `TRAM_HOME`. |
 | `NO_COLOR` | No colours, whatever its value. |
+| `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE` | At `tram up`: the model hub behind `hf://`. |
+| `AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID`, … | At `tram up`: the store of `s3://`. |
+
+What `sources.yaml` in `TRAM_HOME` says wins over the last two rows: docs/manifest.md, Models.
 
 Durations are `30s`, `5m`, `1h30m` or a number of seconds.
 """

@@ -70,6 +70,22 @@ class Model:
         return sum(each.size_bytes for each in self.files)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """A model in the cache, or on its way there, and who needs it."""
+
+    references: tuple[str, ...]
+    digest: str | None
+    """None while it is being fetched."""
+    files: tuple[StoredFile, ...]
+    size_bytes: int
+    done_bytes: int
+    used_by: tuple[str, ...]
+    """Services, as ``project/name``."""
+    used_at: float
+    fetched_at: float | None
+
+
 def make_state(files: Iterable[RemoteFile]) -> str:
     """Return the state that pins what has no name for its content: see the module."""
     found = sorted((each.name, each.size_bytes, each.version) for each in files)

@@ -40,7 +40,7 @@ def choose_files(
         chosen = ggufs.get(_group_name(wanted)) or [x for x in files if x.name == wanted]
         if not any(each.name == wanted for each in chosen):
             raise _no_such_file(files, wanted, reference)
-    elif models := {name: group for name, group in ggufs.items() if not _is_projector(name)}:
+    elif models := {name: group for name, group in ggufs.items() if not is_projector(name)}:
         if len(models) > 1:
             raise _which(models, reference)
         chosen = [*next(iter(models.values())), *_papers(files)]
@@ -51,6 +51,11 @@ def choose_files(
         if not is_safe_name(each.name):
             raise _invalid(reference, f"it has a file of the name {each.name!r}")
     return tuple(sorted(chosen, key=lambda each: each.name))
+
+
+def is_projector(name: str) -> bool:
+    """Return whether this GGUF file is the eyes of another model, not a model."""
+    return name.rpartition("/")[2].startswith("mmproj")
 
 
 def _choose_safetensors(files: Sequence[RemoteFile], reference: str) -> list[RemoteFile]:
@@ -87,11 +92,6 @@ def _group(files: Iterable[RemoteFile], suffix: str) -> dict[str, list[RemoteFil
 def _group_name(name: str) -> str:
     split = SPLIT_FILE.match(name)
     return f"{split['stem']} in {split['count']}" if split else name
-
-
-def _is_projector(name: str) -> bool:
-    """Return whether this GGUF file is the eyes of another model, not a model."""
-    return name.rpartition("/")[2].startswith("mmproj")
 
 
 def _check_parts(chosen: Iterable[RemoteFile], reference: str) -> None:

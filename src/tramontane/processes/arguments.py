@@ -40,6 +40,8 @@ class ControlArguments:
     """Into this machine and its private networks; None: what an earlier start said."""
     limits: Limits
     """How much is kept of what nothing needs any more."""
+    weights_bytes_max: int | None
+    """What all weights of models may take together; None: a share of the disk."""
 
 
 def default_home() -> Path:
@@ -74,6 +76,7 @@ def parse_control_arguments(argv: Sequence[str]) -> ControlArguments:
     parser.add_argument("--keep-deployments", type=int, default=usual.deployments_kept)
     parser.add_argument("--keep-unneeded", type=float, default=usual.unneeded_kept_s)
     parser.add_argument("--cache-limit", type=int, default=usual.caches_bytes_max)
+    parser.add_argument("--weights-limit", type=int)
     try:
         found = parser.parse_args(argv)
     except argparse.ArgumentError as error:
@@ -104,4 +107,5 @@ def parse_control_arguments(argv: Sequence[str]) -> ControlArguments:
             unneeded_kept_s=found.keep_unneeded,
             caches_bytes_max=found.cache_limit,
         ),
+        weights_bytes_max=found.weights_limit,
     )

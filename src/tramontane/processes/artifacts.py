@@ -4,9 +4,9 @@ Handed to ``reconcile.builds`` by the control plane. Writes the build's log as i
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tramontane.base.clock import Clock
 from tramontane.base.errors import BuildFailed, TramontaneError, Unsupported
@@ -23,6 +23,10 @@ from tramontane.processes.layout import Layout
 from tramontane.processes.logs import LogWriter
 from tramontane.processes.models import ModelFiles
 from tramontane.store.sources import SourceFiles
+from tramontane.weights.fetcher import Fetcher
+
+BUILDS = 2
+"""So many compile at once; models that wait for their source take nobody's turn."""
 
 
 @dataclass(kw_only=True)
@@ -34,9 +38,11 @@ class ArtifactMaker:
     settings: BuildSettings
     engine: EngineFiles
     models: ModelFiles
+    fetcher: Fetcher
     clock: Clock
     project_of: Callable[[ServiceId], str]
     """Builds of one project share caches, those of different projects never do."""
+    _turns: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(BUILDS))
 
     @asynccontextmanager
     async def make(self, deployment: Deployment) -> AsyncGenerator[Artifact]:
@@ -54,10 +60,12 @@ class ArtifactMaker:
             try:
                 match deployment.definition.source:
                     case DirectorySource(digest=digest):
+                        await held.enter_async_context(self._turns)
                         held.enter_context(self.sources.hold(digest))
                         making = self._build(deployment, digest, log_to=log)
                         artifact = await held.enter_async_context(making)
                     case ModelSource(reference=reference):
+                        await self.fetcher.ensure(reference, log, check_servable)
                         artifact = await asyncio.to_thread(self._prepare_model, reference)
             except TramontaneError as error:
                 log(error.message)
@@ -96,3 +104,12 @@ class ArtifactMaker:
         )
         facts = replace(facts, digest=weights.digest)
         return make_artifact(weights, facts, self.engine, alias=path.stem)
+
+
+def check_servable(names: Sequence[str]) -> None:
+    """Raise ``Unsupported`` for files that no engine here serves, before they are fetched."""
+    if not any(each.endswith(".gguf") for each in names):
+        raise Unsupported(
+            "the model's weights are safetensors, which no engine of this platform serves yet; "
+            "give a GGUF file of the same model"
+        )

@@ -68,6 +68,7 @@ from tramontane.processes.network import (
 )
 from tramontane.processes.rotation import keep_rotating
 from tramontane.processes.serving import ApiServer
+from tramontane.processes.weights import make_fetcher
 from tramontane.reconcile.builds import BuildReconciler
 from tramontane.reconcile.demand import DemandTracker, service_of
 from tramontane.reconcile.garbage import GarbageReconciler
@@ -149,7 +150,8 @@ class Control:
         self._demand = DemandTracker(self._clock.now())
         self._feed = ServiceFeed()
         self._envoy_paths = EnvoyPaths(directory=layout.gateway, sockets=layout.run)
-        self._models = ModelFiles()
+        self._fetcher = make_fetcher(layout, store, self._clock, arguments.weights_bytes_max)
+        self._models = ModelFiles(fetcher=self._fetcher)
 
     async def run(self) -> None:
         """Start everything, say so, and stay until SIGTERM or SIGINT."""
@@ -201,6 +203,7 @@ class Control:
                     builds.run(),
                     keys.run(),
                     garbage.run(),
+                    self._fetcher.run(),
                     envoy.watch(),
                     keep_rotating((layout.access_log, layout.egress_log), envoy.reopen_logs),
                     keep_bounds(bounds, gateway.publish_bounds),
@@ -337,6 +340,7 @@ class Control:
             ),
             engine=find_engine_files(),
             models=self._models,
+            fetcher=self._fetcher,
             clock=self._clock,
             project_of=self._project_of,
         )
@@ -389,6 +393,7 @@ class Control:
             logs=LogFiles(logs=self._layout.logs, egress=self._layout.egress_log),
             execute=execute,
             inspect_model=self._models.inspect,
+            weights=self._fetcher,
             service_url=lambda project, service: (
                 f"http://{service}.{project}.{DOMAIN}:{arguments.gateway.port}"
             ),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from tramontane.base.errors import TramontaneError, Unavailable
+from tramontane.base.errors import SourceFailed, TramontaneError
 from tramontane.weights.job import FetchJob, write_job
 from tramontane.wire.codes import ERRORS
 
@@ -54,7 +54,7 @@ async def _follow(process: Process, on_bytes: Callable[[int], None]) -> Mapping[
             case _:
                 raise _error(event["code"], event["message"])
     code = await process.wait()
-    raise Unavailable(f"the process that fetches ended with {code}; what has arrived is kept")
+    raise SourceFailed(f"the process that fetches ended with {code}; what has arrived is kept")
 
 
 def _error(code: str, message: str) -> TramontaneError:

@@ -89,6 +89,11 @@ class Layout:
         """Artifacts, dependency layers and toolchains."""
         return self.home / "builds"
 
+    @property
+    def weights(self) -> Path:
+        """Files of models that were fetched."""
+        return self.home / "weights"
+
     def hold(self) -> TextIO | None:
         """Take the lock until the file that is returned is closed; None if somebody has it.
 

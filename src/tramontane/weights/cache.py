@@ -117,6 +117,11 @@ class Cache:
         """Return where a file of this content is, or would be."""
         return self.blobs / sha256
 
+    def content_of(self, path: Path) -> str:
+        """Return the sha256 of a file if it is in the cache, at no cost; else nothing."""
+        real = path.resolve()
+        return real.name if real.parent == self.blobs.resolve() else ""
+
     def find_file(self, file: RemoteFile, source: str) -> StoredFile | None:
         """Return the file if its content is here, wherever it came from."""
         if file.checksum is not None and file.checksum.algorithm is Algorithm.SHA256:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
-from tramontane.base.errors import TramontaneError, Unavailable, Unsupported
+from tramontane.base.errors import SourceFailed, TramontaneError, Unsupported
 from tramontane.domain.reference import RemoteReference
 from tramontane.domain.weights import Algorithm, RemoteFile
 from tramontane.weights.cache import Cache
@@ -29,6 +29,9 @@ from tramontane.weights.transport import (
 )
 
 PART_BYTES = 32 * 1024**2
+"""Of one request; hubs count those, and answer each with a redirect to sign."""
+NOTE_BYTES = 4 * 1024**2
+"""After so many it is remembered how far a part is: what a kill costs, per connection."""
 CONNECTIONS = 6
 """One seldom fills a line to a delivery network; many look like an attack."""
 ATTEMPTS_MAX = 9
@@ -41,6 +44,7 @@ class DownloadOptions:
     """How files are fetched; tests cut them smaller."""
 
     part_bytes: int = PART_BYTES
+    note_bytes: int = NOTE_BYTES
     connections: int = CONNECTIONS
     attempts_max: int = ATTEMPTS_MAX
 
@@ -128,7 +132,8 @@ class Download:
             raise _Spoiled
         sha256 = digests[Algorithm.SHA256]
         partial.publish(self.cache.blob(sha256))
-        self.cache.note_content(file, source, sha256)
+        if told is not Algorithm.SHA256 or file.checksum is None:
+            self.cache.note_content(file, source, sha256)
         return sha256
 
     def _fetch_parts(self, file: RemoteFile, partial: Partial) -> None:
@@ -144,7 +149,7 @@ class Download:
                     return
                 try:
                     _PartDownload(self, file, partial, part, failed).run()
-                    partial.finish_part(part)
+                    partial.note(part, part.end)
                 except BaseException:
                     failed.set()
                     raise
@@ -157,7 +162,7 @@ class Download:
             raise error
 
     def _mismatch(self, file: RemoteFile) -> TramontaneError:
-        return Unavailable(
+        return SourceFailed(
             f"{self.reference}: what came for {file.name} has not the checksum {file.checksum}; "
             "none of it is kept, and trying again may help"
         )
@@ -187,8 +192,8 @@ class _PartDownload:
     failed: threading.Event
 
     def run(self) -> None:
-        attempts_max, stop = self.download.options.attempts_max, self.download.stop
-        at = furthest = self.part.start
+        options, stop = self.download.options, self.download.stop
+        at = furthest = noted = self.part.start
         failures = 0
         while at < self.part.end:
             try:
@@ -196,17 +201,20 @@ class _PartDownload:
                     self.partial.write(chunk, at)
                     at += len(chunk)
                     self.download.add_bytes(self.file, len(chunk))
+                    if at - noted >= options.note_bytes and at < self.part.end:
+                        self.partial.note(self.part, at)
+                        noted = at
                     if stop.is_set() or self.failed.is_set():
                         raise Stopped
             except _NoRanges:
                 if not self._is_whole:
                     raise
                 self.download.add_bytes(self.file, self.part.start - at)
-                at = self.part.start
+                at = noted = self.part.start
             except Interrupted as error:
                 failures = 0 if at > furthest else failures + 1
                 furthest = max(at, furthest)
-                if failures >= attempts_max:
+                if failures >= options.attempts_max:
                     raise
                 self.download.transport.pause(error.retry_after_s or pause_after(failures))
 
@@ -241,7 +249,7 @@ class _PartDownload:
             case 200:
                 raise _NoRanges
             case 206:
-                raise Unavailable(
+                raise SourceFailed(
                     f"{self.file.name}: {answer.host} sent another range than it was asked for; "
                     "the file may have been replaced: deploy it again"
                 )

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from tramontane.base.clock import Clock
 from tramontane.base.errors import Conflict, InvalidRequest, NotFound, Unsupported
+from tramontane.base.progress import Progress, Reporter
 from tramontane.base.sizes import format_bytes
 from tramontane.domain.reference import (
     BundledReference,
@@ -32,12 +33,11 @@ from tramontane.domain.reference import (
     RemoteReference,
     parse_reference,
 )
-from tramontane.domain.weights import Model, RemoteFile, StoredFile
+from tramontane.domain.weights import Model, RemoteFile, StoredFile, Weights
 from tramontane.plan.weights import RoomLimits, plan_room
 from tramontane.weights.cache import Cache, CachedModel
 from tramontane.weights.job import FetchJob
 from tramontane.weights.local import check_unchanged
-from tramontane.weights.progress import Progress, Reporter
 from tramontane.weights.settings import SourceSettings
 from tramontane.weights.sources import Sources
 from tramontane.weights.transport import Transport
@@ -62,22 +62,6 @@ class Fetching:
     files: tuple[RemoteFile, ...]
     source: str
     progress: Progress
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weights:
-    """A model in the cache, or on its way there, and who needs it."""
-
-    references: tuple[str, ...]
-    digest: str | None
-    """None while it is being fetched."""
-    files: tuple[StoredFile, ...]
-    size_bytes: int
-    done_bytes: int
-    used_by: tuple[str, ...]
-    """Services, as ``project/name``."""
-    used_at: float
-    fetched_at: float | None
 
 
 @dataclass(kw_only=True)

@@ -12,13 +12,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import quote
 
-from tramontane.base.errors import (
-    Forbidden,
-    InvalidRequest,
-    NotFound,
-    TramontaneError,
-    Unavailable,
-)
+from tramontane.base.errors import InvalidRequest, SourceFailed, TramontaneError
 from tramontane.domain.reference import HubReference
 from tramontane.domain.weights import Algorithm, Checksum, RemoteFile
 from tramontane.plan.weights import choose_files
@@ -27,7 +21,7 @@ from tramontane.weights.transport import Answer, Request, Transport
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 SHA1 = re.compile(r"[0-9a-f]{40}")
-TOKEN = "give one that may read it: `hf: {token: …}` in sources.yaml, or HF_TOKEN at tram up"  # noqa: S105
+TOKEN = "a token is given by `hf: {token: …}` in sources.yaml, or HF_TOKEN at tram up"  # noqa: S105
 
 
 class Hub:
@@ -74,26 +68,26 @@ class Hub:
         said = answer.headers.get("x-error-message", "")
         match answer.status, code:
             case _, "GatedRepo":
-                return Forbidden(
-                    f"{reference} is gated: accept its conditions on {who} and {TOKEN}"
+                return SourceFailed(
+                    f"{reference} is gated: accept its conditions on {who}; {TOKEN}"
                 )
             case _, "RevisionNotFound":
-                return NotFound(f"{reference}: there is no revision {reference.revision} on {who}")
+                return _invalid(f"{reference}: {who} has no revision {reference.revision} of it")
             case _, "EntryNotFound":
-                return NotFound(f"{reference}: there is no such file at this revision on {who}")
+                return _invalid(f"{reference}: {who} has no such file at this revision")
             case ((401 | 404), _) if not answer.redirected and "credentials" not in said:
-                why = "the hub's token does not open it" if self._settings.token else TOKEN
-                return NotFound(f"{reference}: {who} has none such, or shows it to few: {why}")
-            case ((401 | 403), _) if not answer.redirected:
-                return Forbidden(
-                    f"{reference}: {who} refuses the hub's token or misses one; {TOKEN}"
+                known = "the hub's token does not open it" if self._settings.token else TOKEN
+                return _invalid(
+                    f"{reference}: {who} has no such repository, or shows it to few; {known}"
                 )
+            case ((401 | 403), _) if not answer.redirected:
+                return SourceFailed(f"{reference}: {who} refuses the hub's token, if any; {TOKEN}")
             case _:
-                return Unavailable(f"{reference}: {who} answers with status {answer.status}")
+                return SourceFailed(f"{reference}: {who} answers with status {answer.status}")
 
     def _request(self, path: str, method: str = "GET") -> Request:
         if self._settings.offline:
-            raise Unavailable(
+            raise SourceFailed(
                 "the model hub is switched off (`hf: {offline: true}` in sources.yaml, or "
                 "HF_HUB_OFFLINE at tram up); what is in the cache can be deployed by its commit, "
                 "see: tram models cache"
@@ -159,11 +153,10 @@ class Hub:
             version=f"{reference.revision} {tag}",
         )
 
-    def _malformed(self, reference: HubReference) -> InvalidRequest:
-        return InvalidRequest(
+    def _malformed(self, reference: HubReference) -> SourceFailed:
+        return SourceFailed(
             f"{reference}: {self._endpoint} answers, but not as a model hub does; "
-            "check the endpoint",
-            path="source.model",
+            "check the endpoint"
         )
 
 
@@ -189,3 +182,7 @@ def _checksum(text: str) -> Checksum | None:
     if SHA1.fullmatch(text):
         return Checksum(algorithm=Algorithm.GIT, value=text)
     return None
+
+
+def _invalid(message: str) -> InvalidRequest:
+    return InvalidRequest(message, path="source.model")

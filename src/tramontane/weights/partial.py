@@ -1,11 +1,12 @@
 """One file on its way into the cache: its bytes, and which parts of it are safely on the disk.
 
     data     the file at its full length, with holes where parts are missing
-    parts    first line: what is fetched and how it is cut; then one line per part that is whole
+    parts    first line: what is fetched and how it is cut; then one line for each note of how far
+             a part is: its number, and how many of its bytes are here
 
-A part's line is written after its bytes are on the disk, so whatever is killed when, what the list
-names is there. Another content, or another way to cut it, starts anew. One process holds a file at
-a time, by the kernel's lock on ``data``.
+A line is written after the bytes that it tells of are on the disk, so whatever is killed when, what
+the list names is there. Another content, or another way to cut it, starts anew. One process holds a
+file at a time, by the kernel's lock on ``data``.
 """
 
 import fcntl
@@ -27,7 +28,7 @@ CHUNK_BYTES = 1024**2
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A range of bytes that is fetched by one request."""
+    """A range of bytes that is fetched by one request: what is missing of a part."""
 
     number: int
     start: int
@@ -45,7 +46,7 @@ class Partial:
         self._lock = threading.Lock()
         self.size_bytes = size_bytes
         self.part_bytes = part_bytes
-        self._whole = self._read_journal()
+        self._here = self._read_journal()
 
     @classmethod
     def hold(cls, folder: Path, size_bytes: int, part_bytes: int) -> Self | None:
@@ -65,13 +66,14 @@ class Partial:
 
     @property
     def missing(self) -> list[Part]:
-        """The parts that are not whole yet, in order."""
+        """What is missing of the parts that are not whole yet, in order."""
         cut = range(0, max(self.size_bytes, 1), self.part_bytes)
-        return [
-            Part(number=number, start=start, end=min(start + self.part_bytes, self.size_bytes))
-            for number, start in enumerate(cut)
-            if number not in self._whole
-        ]
+        parts: list[Part] = []
+        for number, start in enumerate(cut):
+            end, here = min(start + self.part_bytes, self.size_bytes), self._here.get(number)
+            if here is None or start + here < end:
+                parts.append(Part(number=number, start=start + (here or 0), end=end))
+        return parts
 
     @property
     def bytes_left(self) -> int:
@@ -85,19 +87,19 @@ class Partial:
             written = os.pwrite(self._descriptor, view, at)
             view, at = view[written:], at + written
 
-    def finish_part(self, part: Part) -> bool:
-        """Note that a part is whole; return whether it was the last."""
+    def note(self, part: Part, at: int) -> None:
+        """Remember that everything of a part that lies before ``at`` was written."""
         os.fdatasync(self._descriptor)
+        here = at - part.number * self.part_bytes
         with self._lock:
             with self._journal.open("a", encoding="ascii") as file:
-                file.write(f"{part.number}\n")
-            self._whole.add(part.number)
-            return not self.missing
+                file.write(f"{part.number} {here}\n")
+            self._here[part.number] = here
 
     def restart(self, part_bytes: int) -> None:
         """Forget all parts, and cut the file anew."""
         self.part_bytes = part_bytes
-        self._whole = self._begin()
+        self._here = self._begin()
 
     def digests(self, algorithms: set[Algorithm], stopped: Callable[[], bool]) -> dict[str, str]:
         """Return the content's digests by algorithm; of a whole file only."""
@@ -127,7 +129,7 @@ class Partial:
         """Let go of the file; whoever holds it next goes on."""
         os.close(self._descriptor)
 
-    def _read_journal(self) -> set[int]:
+    def _read_journal(self) -> dict[int, int]:
         try:
             header, *lines = self._journal.read_text("ascii").split("\n")
         except FileNotFoundError:
@@ -136,18 +138,18 @@ class Partial:
             return self._begin()
         # The last line has no end if its writer was killed; it is cut off, or the next one would
         # continue it.
-        whole = "\n".join([header, *lines[:-1], ""])
-        os.truncate(self._journal, len(whole))
-        return {int(each) for each in lines[:-1]}
+        *whole, _ = lines or [""]
+        os.truncate(self._journal, len("\n".join([header, *whole, ""])))
+        return {int(number): int(here) for number, here in map(str.split, whole)}
 
-    def _begin(self) -> set[int]:
+    def _begin(self) -> dict[int, int]:
         self._journal.unlink(missing_ok=True)
         os.ftruncate(self._descriptor, 0)
         os.ftruncate(self._descriptor, self.size_bytes)
         fresh = self._journal.with_name("parts.new")
         fresh.write_text(f"{self._header}\n", "ascii")
         fresh.replace(self._journal)
-        return set()
+        return {}
 
     @property
     def _header(self) -> str:

@@ -20,9 +20,9 @@ class Source(Protocol, Generic[R]):
     def pin(self, reference: R) -> R:
         """Return what a reference means now, pinned.
 
-        Raises ``InvalidRequest`` or ``NotFound`` where it means nothing that can be loaded,
-        ``Forbidden`` where more rights are needed, ``Unavailable`` where nobody answers. What is
-        pinned already is returned as it is, and nobody is asked.
+        Raises ``InvalidRequest`` where it means nothing that can be loaded, and ``SourceFailed``
+        where the source refuses or does not answer. What is pinned already is returned as it is,
+        and nobody is asked.
         """
         ...
 

@@ -4,9 +4,11 @@
 request, from the same settings.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
-from tramontane.base.errors import InvalidRequest, TramontaneError
+from tramontane.base.errors import InvalidRequest, SourceFailed, TramontaneError
 from tramontane.domain.reference import (
     BundledReference,
     FileReference,
@@ -19,7 +21,7 @@ from tramontane.weights.hub import Hub
 from tramontane.weights.local import pin_file
 from tramontane.weights.settings import SourceSettings
 from tramontane.weights.source import Source
-from tramontane.weights.transport import Answer, Request, Transport
+from tramontane.weights.transport import Answer, Interrupted, Request, Transport
 
 
 class Sources:
@@ -40,11 +42,13 @@ class Sources:
             case FileReference():
                 return pin_file(reference)
             case _:
-                return self._source_of(reference).pin(reference)
+                with _naming(reference):
+                    return self._source_of(reference).pin(reference)
 
     def list_files(self, reference: RemoteReference) -> tuple[RemoteFile, ...]:
         """Return the files of a pinned reference's model."""
-        return self._source_of(reference).list_files(reference)
+        with _naming(reference):
+            return self._source_of(reference).list_files(reference)
 
     def request(self, reference: RemoteReference, file: RemoteFile) -> Request:
         """Return how to ask for a file."""
@@ -60,3 +64,12 @@ class Sources:
                 return self._hub
             case _:
                 raise InvalidRequest(f"{reference}: not offered yet", path="source.model")
+
+
+@contextmanager
+def _naming(reference: RemoteReference) -> Generator[None]:
+    """Say about what nobody answered: connections know only with whom they failed."""
+    try:
+        yield
+    except Interrupted as error:
+        raise SourceFailed(f"{reference}: {error.message}") from error

@@ -12,12 +12,14 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from tramontane.base.errors import TramontaneError, Unavailable
+from tramontane.base.errors import SourceFailed, TramontaneError
 
-CONNECT_S = 10.0
+CONNECT_S = 5.0
 READ_S = 30.0
+DOCUMENT_READ_S = 10.0
+"""Somebody waits for it."""
 REDIRECTS_MAX = 5
-ATTEMPTS = 4
+ATTEMPTS = 3
 PAUSE_FIRST_S = 0.25
 PAUSE_MAX_S = 20.0
 DOCUMENT_BYTES_MAX = 32 * 1024**2
@@ -67,21 +69,21 @@ class Answer:
             raise _interrupted(error, self.host) from error
 
     def read(self, bytes_max: int = DOCUMENT_BYTES_MAX) -> bytes:
-        """Return the body. Raises ``Unavailable`` if it is longer than any that makes sense."""
+        """Return the body. Raises ``SourceFailed`` if it is longer than any that makes sense."""
         body = bytearray()
         try:
             for chunk in self._response.iter_bytes():
                 body += chunk
                 if len(body) > bytes_max:
-                    raise Unavailable(f"{self.host} answers with more than {bytes_max} bytes")
+                    raise SourceFailed(f"{self.host} answers with more than {bytes_max} bytes")
         except httpx.TransportError as error:
             raise _interrupted(error, self.host) from error
         except httpx.DecodingError as error:
-            raise Unavailable(f"{self.host} answers with what cannot be unpacked") from error
+            raise SourceFailed(f"{self.host} answers with what cannot be unpacked") from error
         return bytes(body)
 
 
-class Interrupted(Unavailable):
+class Interrupted(SourceFailed):
     """The connection failed, or the source is busy: worth another attempt."""
 
 
@@ -92,7 +94,6 @@ class Transport:
         """``pause`` waits for so many seconds between two attempts, or until nobody wants more."""
         self.pause = pause
         self._client = httpx.Client(
-            timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
             # What is measured and hashed are the bytes of the file, not those of an encoding.
             headers={"User-Agent": "tramontane", "Accept-Encoding": "identity"},
             # Proxies and certificates are the operator's to choose, by the usual variables.
@@ -104,7 +105,9 @@ class Transport:
         self._client.close()
 
     @contextmanager
-    def open(self, request: Request, *, follow: bool = True) -> Generator[Answer]:
+    def open(
+        self, request: Request, *, follow: bool = True, read_s: float = READ_S
+    ) -> Generator[Answer]:
         """Ask once and give the answer, whatever its status.
 
         Raises ``Interrupted`` where there is none. With ``follow`` False a redirect to another
@@ -114,7 +117,7 @@ class Transport:
         while True:
             own = _origin(url) == _origin(request.url)
             headers = {**request.headers, **(request.credentials if own else {})}
-            response = self._send(request.method, url, headers)
+            response = self._send(request.method, url, headers, read_s)
             try:
                 if not response.has_redirect_location:
                     yield Answer(response, redirected=not own)
@@ -128,7 +131,7 @@ class Transport:
                 response.close()
             url, redirects = target, redirects + 1
             if redirects > REDIRECTS_MAX:
-                raise Unavailable(f"{_host(request.url)} redirects without end")
+                raise SourceFailed(f"{_host(request.url)} redirects without end")
 
     def fetch(
         self,
@@ -139,12 +142,12 @@ class Transport:
     ) -> tuple[Mapping[str, str], bytes]:
         """Return headers and body of a good answer, after a few attempts.
 
-        Raises what ``refuse`` makes of any other, or ``Unavailable``.
+        Raises what ``refuse`` makes of any other, or ``SourceFailed``.
         """
         for attempt in range(ATTEMPTS):
             last = attempt == ATTEMPTS - 1
             try:
-                with self.open(request, follow=follow) as answer:
+                with self.open(request, follow=follow, read_s=DOCUMENT_READ_S) as answer:
                     body = answer.read()
                     if answer.status < 400:
                         return answer.headers, body
@@ -158,13 +161,17 @@ class Transport:
             self.pause(pause_s)
         raise AssertionError("the last attempt returns or raises")
 
-    def _send(self, method: str, url: str, headers: Mapping[str, str]) -> httpx.Response:
+    def _send(
+        self, method: str, url: str, headers: Mapping[str, str], read_s: float
+    ) -> httpx.Response:
+        timeout = httpx.Timeout(read_s, connect=CONNECT_S)
         try:
-            return self._client.send(
-                self._client.build_request(method, url, headers=dict(headers)), stream=True
+            request = self._client.build_request(
+                method, url, headers=dict(headers), timeout=timeout
             )
+            return self._client.send(request, stream=True)
         except httpx.InvalidURL as error:
-            raise Unavailable(f"{_host(url)} leads to an address that cannot be read") from error
+            raise SourceFailed(f"{_host(url)} leads to an address that cannot be read") from error
         except httpx.TransportError as error:
             raise _interrupted(error, _host(url)) from error
 
@@ -183,7 +190,7 @@ def wait_asked_for(answer: Answer) -> float | None:
 def _check_redirect(source: str, target: str) -> None:
     old, new = urlsplit(source), urlsplit(target)
     if new.scheme not in {"http", "https"} or (old.scheme, new.scheme) == ("https", "http"):
-        raise Unavailable(f"{_host(source)} redirects to {new.scheme}, which is not followed")
+        raise SourceFailed(f"{_host(source)} redirects to {new.scheme}, which is not followed")
 
 
 def _interrupted(error: httpx.TransportError, host: str) -> Interrupted:

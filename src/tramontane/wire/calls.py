@@ -112,6 +112,22 @@ def inspect_model(reference: str) -> Call:
     return _get("models", "inspect", query=[("reference", reference)])
 
 
+def list_weights() -> Call:
+    """The weights of models on the platform's machine, and on their way there."""
+    return _get("weights")
+
+
+def fetch_weights(reference: str) -> Call:
+    """Fetch weights ahead; answers at once with how far it is, so ask until they are there."""
+    call = _send("POST", "weights", "fetch", json_body={"model": reference})
+    return replace(call, repeatable=True)
+
+
+def delete_weights(digest: str) -> Call:
+    """Remove weights that nothing needs from the platform's machine."""
+    return _send("DELETE", "weights", digest)
+
+
 # --- projects and tokens -----------------------------------------------------------------------
 
 

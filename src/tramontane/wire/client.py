@@ -39,6 +39,7 @@ from tramontane.wire.schemas import (
     SourceView,
     StatusView,
     TokenView,
+    WeightsView,
     WhyView,
 )
 from tramontane.wire.streams import decoder_for
@@ -180,6 +181,9 @@ class Client:
     get_cell = _fetches(calls.get_cell, CellView)
     list_models = _fetches(calls.list_models, list[ModelView])
     inspect_model = _fetches(calls.inspect_model, ModelFactsView)
+    list_weights = _fetches(calls.list_weights, list[WeightsView])
+    fetch_weights = _fetches(calls.fetch_weights, WeightsView)
+    delete_weights = _fetches(calls.delete_weights, WeightsView)
     list_projects = _fetches(calls.list_projects, list[ProjectView])
     get_project = _fetches(calls.get_project, ProjectView)
     put_project = _fetches(calls.put_project, ProjectView)
@@ -290,6 +294,9 @@ class AsyncClient:
     get_cell = _afetches(calls.get_cell, CellView)
     list_models = _afetches(calls.list_models, list[ModelView])
     inspect_model = _afetches(calls.inspect_model, ModelFactsView)
+    list_weights = _afetches(calls.list_weights, list[WeightsView])
+    fetch_weights = _afetches(calls.fetch_weights, WeightsView)
+    delete_weights = _afetches(calls.delete_weights, WeightsView)
     list_projects = _afetches(calls.list_projects, list[ProjectView])
     get_project = _afetches(calls.get_project, ProjectView)
     put_project = _afetches(calls.put_project, ProjectView)

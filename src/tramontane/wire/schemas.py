@@ -49,7 +49,10 @@ class DirectorySourceBody(Request):
 
 
 class ModelSourceBody(Request):
-    """``tiny``, or the path of a GGUF file on the platform's machine."""
+    """``tiny``, a path on the platform's machine, or ``hf://``, ``s3://`` or ``oci://``.
+
+    What may move, such as a branch, is resolved when it is deployed, and answered so from then on.
+    """
 
     model: Annotated[str, Field(min_length=1, max_length=MODEL_REFERENCE_MAX)]
 
@@ -453,8 +456,41 @@ class ModelView(View):
     project: str
     status: str
     url: str
+    reference: str | None = None
+    """Where its weights come from, pinned to what they were when it was deployed."""
     facts: ModelFactsView | None = None
     """Of the weights that serve, or will; null until they were looked at."""
+
+
+class WeightsRequest(Request):
+    """Weights to fetch ahead of a deployment: ``hf://``, ``s3://`` or ``oci://``."""
+
+    model: Annotated[str, Field(min_length=1, max_length=MODEL_REFERENCE_MAX)]
+
+
+class WeightsFileView(View):
+    """One file of a model in the cache."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+class WeightsView(View):
+    """A model in the cache of this machine, or on its way there."""
+
+    references: list[str]
+    """Where it was fetched from, pinned."""
+    digest: str | None
+    """Of names and contents of all files; null while it is being fetched."""
+    size_bytes: int
+    done_bytes: int
+    """How much of that is here."""
+    files: list[WeightsFileView]
+    used_by: list[str]
+    """Services that need it, as ``project/name``; it stays as long as there are any."""
+    used_at: float
+    fetched_at: float | None
 
 
 class PartView(View):

@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.platform import wait_for
 from tests.integration.weights.conftest import Fetching, make_weights
 from tests.integration.weights.hub import CHUNK_BYTES, Hub
-from tramontane.base.errors import NotFound, Unsupported
+from tramontane.base.errors import InvalidRequest, Unsupported
 from tramontane.domain.reference import HubReference
 from tramontane.processes.fetching import PROGRAM, fetch_apart
 from tramontane.weights.download import DownloadOptions
@@ -22,7 +22,7 @@ from tramontane.weights.partial import Partial
 
 SIZE = 2_000_000
 KILLS = 20
-TINY_PARTS = DownloadOptions(part_bytes=20_000, connections=4)
+TINY_PARTS = DownloadOptions(part_bytes=200_000, note_bytes=20_000, connections=4)
 
 
 def make_job(fetching: Fetching, pinned: HubReference) -> FetchJob:
@@ -53,8 +53,12 @@ def start(job: FetchJob) -> "subprocess.Popen[bytes]":
 
 def bytes_whole(fetching: Fetching) -> int:
     """Return how much of the files on their way would not be fetched again."""
-    lines = [(each / "parts").read_text().splitlines() for each in fetching.cache.partial.iterdir()]
-    return sum(TINY_PARTS.part_bytes * (len(each) - 1) for each in lines)
+    here: dict[str, int] = {}
+    for folder in fetching.cache.partial.iterdir():
+        for line in (folder / "parts").read_text().splitlines()[1:]:
+            number, _, count = line.partition(" ")
+            here[f"{folder} {number}"] = int(count)
+    return sum(here.values())
 
 
 def test_a_fetch_that_is_killed_again_and_again_gets_there(hub: Hub, fetching: Fetching) -> None:
@@ -132,7 +136,7 @@ async def test_what_the_process_could_not_do_is_told_in_its_words(
     hub.repository("local/big").commit({"m.gguf": make_weights(SIZE)})
     job = make_job(fetching, fetching.pin("local/big"))
     hub.repositories.clear()
-    with pytest.raises(NotFound, match="has none such"):
+    with pytest.raises(InvalidRequest, match="has no such repository"):
         await fetch_apart(job, lambda _: None)
 
 

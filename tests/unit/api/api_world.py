@@ -12,14 +12,16 @@ from tramontane.api.app import make_app
 from tramontane.api.feed import ServiceFeed
 from tramontane.api.parts import ApiParts, LogSource
 from tramontane.api.tokens import TokenIssuer
-from tramontane.base.errors import InvalidRequest
+from tramontane.base.errors import Conflict, InvalidRequest, NotFound
 from tramontane.base.ids import counting_ids
 from tramontane.domain.cell import Capacity, Cell, EvidenceLevel, Fact
 from tramontane.domain.ids import CellId, ServiceId
 from tramontane.domain.instance import Instance
 from tramontane.domain.inventory import DiskUsage
 from tramontane.domain.model import ModelFacts, WeightsFormat
+from tramontane.domain.reference import HubReference, parse_reference
 from tramontane.domain.token import Scope
+from tramontane.domain.weights import StoredFile, Weights
 from tramontane.store.sources import SourceFiles
 from tramontane.store.store import Store
 from tramontane.testing.clocks import FakeClock
@@ -88,6 +90,51 @@ class SmallLogs:
 
 
 @dataclass
+class SmallWeights:
+    """A hub where ``main`` can move, and a cache that somebody may use."""
+
+    main: str = "1" * 40
+    cached: list[Weights] = field(default_factory=list)
+
+    def pin(self, text: str) -> str:
+        reference = parse_reference(text)
+        if isinstance(reference, HubReference) and not reference.pinned:
+            return f"{text}@{self.main}"
+        return str(reference)
+
+    async def fetch_ahead(self, reference: str) -> Weights:
+        known = next((each for each in self.cached if reference in each.references), None)
+        return known or make_weights(reference, digest=None)
+
+    async def list_weights(self) -> list[Weights]:
+        return self.cached
+
+    async def evict(self, digest: str) -> Weights:
+        found = next((each for each in self.cached if each.digest == digest), None)
+        if found is None:
+            raise NotFound(f"no weights {digest}")
+        if found.used_by:
+            raise Conflict("in use")
+        self.cached.remove(found)
+        return found
+
+
+def make_weights(
+    reference: str, digest: str | None = "sha256:" + "d" * 64, used_by: tuple[str, ...] = ()
+) -> Weights:
+    return Weights(
+        references=(reference,),
+        digest=digest,
+        files=(StoredFile(name="m.gguf", size_bytes=10, sha256="f" * 64),) if digest else (),
+        size_bytes=10,
+        done_bytes=10 if digest else 4,
+        used_by=used_by,
+        used_at=1.0,
+        fetched_at=1.0 if digest else None,
+    )
+
+
+@dataclass
 class World:
     """The app with everything around it, and tokens to reach it with."""
 
@@ -99,6 +146,7 @@ class World:
     nudged: list[ServiceId]
     revoked: list[str]
     executed: list[tuple[Instance, tuple[str, ...]]]
+    weights: SmallWeights
 
     def mint(
         self, scope: Scope, project: str | None = None, expires_in_s: float | None = None
@@ -132,6 +180,7 @@ def build_world(store: Store, directory: Path) -> World:
         return FACTS[reference]
 
     store.upsert_cell(make_cell(clock))
+    weights = SmallWeights()
     parts = ApiParts(
         store=store,
         tokens=TokenIssuer(Ed25519PrivateKey.from_private_bytes(b"k" * 32), store, clock, ids),
@@ -145,10 +194,11 @@ def build_world(store: Store, directory: Path) -> World:
         logs=logs,
         execute=execute,
         inspect_model=inspect,
+        weights=weights,
         service_url=lambda project, name: f"http://{name}.{project}.localhost:8080",
         heartbeat_s=0.01,
     )
-    return World(make_app(parts), parts, store, clock, logs, nudged, revoked, executed)
+    return World(make_app(parts), parts, store, clock, logs, nudged, revoked, executed, weights)
 
 
 def make_cell(clock: FakeClock) -> Cell:

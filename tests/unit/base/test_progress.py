@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from tramontane.weights.progress import Progress, Reporter, format_left
+from tramontane.base.progress import Progress, Reporter, format_left
 
 MIB = 1024**2
 
@@ -52,7 +52,7 @@ def test_lines_come_with_percents_but_never_every_moment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (125, "2 min 5 s"), (7380, "2 h 3 min")]
+    ("seconds", "text"), [(0.4, "1 s"), (59, "59 s"), (125, "2 min 5 s"), (7380, "2 h 3 min")]
 )
 def test_a_time_to_wait_is_said_in_two_units(seconds: float, text: str) -> None:
     assert format_left(seconds) == text

@@ -24,7 +24,7 @@ def fill(partial: Partial, *numbers: int) -> None:
     for part in partial.missing:
         if part.number in numbers:
             partial.write(CONTENT[part.start : part.end], part.start)
-            partial.finish_part(part)
+            partial.note(part, part.end)
 
 
 def test_parts_cover_the_file_and_survive_the_process(tmp_path: Path) -> None:
@@ -43,11 +43,27 @@ def test_parts_cover_the_file_and_survive_the_process(tmp_path: Path) -> None:
     assert not (tmp_path / "p").exists()
 
 
+def test_a_part_goes_on_where_it_was_noted_last(tmp_path: Path) -> None:
+    with closing(hold(tmp_path / "p")) as partial:
+        part = partial.missing[1]
+        partial.write(CONTENT[300:450], 300)
+        partial.note(part, 400)
+        partial.note(part, 450)
+    with closing(hold(tmp_path / "p")) as partial:
+        again = partial.missing[1]
+        assert (again.number, again.start, again.end) == (1, 450, 600)
+        assert partial.bytes_left == 850
+        fill(partial, *range(4))
+        partial.publish(tmp_path / "blob")
+    assert (tmp_path / "blob").read_bytes() == CONTENT
+
+
 def test_an_empty_file_is_a_file(tmp_path: Path) -> None:
     with closing(hold(tmp_path / "p", 0)) as partial:
         (part,) = partial.missing
         assert (part.start, part.end) == (0, 0)
-        assert partial.finish_part(part)
+        partial.note(part, 0)
+        assert partial.missing == []
         partial.publish(tmp_path / "blob")
     assert (tmp_path / "blob").read_bytes() == b""
 
@@ -71,7 +87,7 @@ def test_another_size_or_cut_begins_anew(tmp_path: Path) -> None:
 def test_digests_are_those_of_the_algorithms(tmp_path: Path) -> None:
     with closing(hold(tmp_path / "p", 6, 6)) as partial:
         partial.write(b"hello\n", 0)
-        partial.finish_part(partial.missing[0])
+        partial.note(partial.missing[0], 6)
         digests = partial.digests(set(Algorithm), lambda: False)
     assert digests[Algorithm.MD5] == "b1946ac92492d2347c6235b4d2611184"
     # As `git hash-object` prints it.
@@ -93,11 +109,14 @@ def test_whatever_a_kill_cuts_off_is_fetched_again(
         fill(partial, *whole)
         # Parts that were under way, and a list that ends in the middle of a line.
         for part in partial.missing:
-            partial.write(b"?" * half, part.start)
+            partial.write(CONTENT[part.start : part.start + half], part.start)
+            partial.note(part, part.start + half)
+            partial.write(b"?", part.start + half)
     journal = folder / "parts"
     os.truncate(journal, max(journal.stat().st_size - cut, 0))
     with closing(hold(folder)) as partial:
         assert {each.number for each in partial.missing} >= set(range(4)) - whole
+        assert partial.bytes_left >= sum(300 - half for _ in range(3 - len(whole - {3})))
         fill(partial, *range(4))
         partial.publish(folder.with_name("blob"))
     assert folder.with_name("blob").read_bytes() == CONTENT

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 
 from tramontane.api.access import Caller, Deployer, NamePath
 from tramontane.api.candidates import candidate_view, find_candidates
-from tramontane.api.definitions import check_definition
+from tramontane.api.definitions import check_definition, pin_source
 from tramontane.base.errors import NotFound
 from tramontane.domain.definition import Definition
 from tramontane.store.records import ServiceRecord
@@ -21,7 +21,7 @@ router = APIRouter(tags=["services"])
 def plan_services(project: NamePath, body: PlanRequest, caller: Deployer) -> PlanView:
     """What deploying these definitions would change, and where they may run."""
     definitions = {
-        name: check_definition(each, path=f"services.{name}")
+        name: pin_source(caller.parts, check_definition(each, path=f"services.{name}"))
         for name, each in body.services.items()
     }
     known = {each.service.name: each for each in caller.parts.store.list_services(project)}

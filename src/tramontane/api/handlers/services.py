@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 
 from tramontane.api.access import Caller, Deployer, NamePath, ProjectQuery, Reader
 from tramontane.api.candidates import find_candidates, refusal
-from tramontane.api.definitions import check_definition
+from tramontane.api.definitions import check_definition, pin_source
 from tramontane.api.views import deployment_view, service_view
 from tramontane.base.errors import Conflict
 from tramontane.domain.deployment import Deployment
@@ -51,7 +51,7 @@ def put_service(
     project: NamePath, name: NamePath, body: DefinitionBody, caller: Deployer, response: Response
 ) -> DeploymentView:
     """Make a service, or deploy a new version of it; what is deployed already changes nothing."""
-    definition = check_definition(body)
+    definition = pin_source(caller.parts, check_definition(body))
     service, deployment = caller.parts.store.deploy(
         project, name, definition, now=caller.now, ids=caller.parts.ids, guard=caller.guard
     )
