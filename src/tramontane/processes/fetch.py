@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import BinaryIO
 
+from tramontane.base.clock import SystemClock
 from tramontane.base.errors import TramontaneError
 from tramontane.domain.reference import BundledReference, FileReference, parse_reference
 from tramontane.weights.cache import Cache
@@ -69,7 +70,7 @@ def _fetch(job: FetchJob, meter: _Meter) -> dict[str, str]:
         reference=reference,
         files=job.files,
         cache=Cache(Path(job.root)),
-        sources=Sources(job.settings, transport),
+        sources=Sources(job.settings, transport, SystemClock()),
         transport=transport,
         options=job.options,
         on_bytes=meter.note,

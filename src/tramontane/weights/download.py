@@ -229,6 +229,8 @@ class _PartDownload:
             wanted = f"bytes={at}-{self.part.end - 1}"
             request = replace(request, headers={**request.headers, "Range": wanted})
         with download.transport.open(request) as answer:
+            if request.tag and answer.headers.get("etag", request.tag) != request.tag:
+                raise self._replaced()
             self._check(answer, at)
             left = self.part.end - at
             for chunk in answer.chunks():
@@ -249,10 +251,7 @@ class _PartDownload:
             case 200:
                 raise _NoRanges
             case 206:
-                raise SourceFailed(
-                    f"{self.file.name}: {answer.host} sent another range than it was asked for; "
-                    "the file may have been replaced: deploy it again"
-                )
+                raise self._replaced()
             case status if status in PASSING or (answer.redirected and status in {401, 403}):
                 # A permission that a redirect carried has run out; asking anew gives another.
                 said = f"{self.file.name}: {answer.host} answers with status {status}"
@@ -260,3 +259,9 @@ class _PartDownload:
             case _:
                 download = self.download
                 raise download.sources.refuse(download.reference, answer, answer.read())
+
+    def _replaced(self) -> SourceFailed:
+        return SourceFailed(
+            f"{self.download.reference}: {self.file.name} was replaced while it was being fetched; "
+            "deploy it again"
+        )

@@ -320,7 +320,7 @@ class Fetcher:
         )
 
     def _sources(self) -> Sources:
-        return Sources(self.settings(), self.transport)
+        return Sources(self.settings(), self.transport, self.clock)
 
 
 def _users_of(references: Sequence[str], users: Mapping[str, Collection[str]]) -> tuple[str, ...]:

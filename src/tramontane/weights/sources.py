@@ -8,15 +8,19 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
+from tramontane.base.clock import Clock
 from tramontane.base.errors import InvalidRequest, SourceFailed, TramontaneError
 from tramontane.domain.reference import (
+    BucketReference,
     BundledReference,
     FileReference,
     HubReference,
     Reference,
+    RegistryReference,
     RemoteReference,
 )
 from tramontane.domain.weights import RemoteFile
+from tramontane.weights.bucket import Bucket
 from tramontane.weights.hub import Hub
 from tramontane.weights.local import pin_file
 from tramontane.weights.settings import SourceSettings
@@ -27,8 +31,9 @@ from tramontane.weights.transport import Answer, Interrupted, Request, Transport
 class Sources:
     """Asks the right source. Everything blocks; may be shared between threads."""
 
-    def __init__(self, settings: SourceSettings, transport: Transport) -> None:
+    def __init__(self, settings: SourceSettings, transport: Transport, clock: Clock) -> None:
         self._hub = Hub(settings.hub, transport)
+        self._bucket = Bucket(settings.bucket, transport, clock)
 
     def name(self, reference: RemoteReference) -> str:
         """Return what tells the source's files from those of others; asks nobody."""
@@ -62,7 +67,9 @@ class Sources:
         match reference:
             case HubReference():
                 return self._hub
-            case _:
+            case BucketReference():
+                return self._bucket
+            case RegistryReference():
                 raise InvalidRequest(f"{reference}: not offered yet", path="source.model")
 
 

@@ -36,6 +36,8 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     credentials: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     """Headers for the origin of ``url`` alone."""
+    tag: str = ""
+    """What the answer's ``ETag`` has to be, where the answer would be of no use otherwise."""
 
 
 class Answer:
@@ -149,7 +151,7 @@ class Transport:
             try:
                 with self.open(request, follow=follow, read_s=DOCUMENT_READ_S) as answer:
                     body = answer.read()
-                    if answer.status < 400:
+                    if answer.status < (300 if follow else 400):
                         return answer.headers, body
                     if answer.status not in PASSING or last:
                         raise refuse(answer, body)

@@ -1,7 +1,6 @@
 """A hub, and a cache with everything that fetches into it."""
 
 import random
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.weights.hub import Hub, run_hub
-from tramontane.domain.reference import HubReference
-from tramontane.domain.weights import Model, StoredFile
+from tramontane.base.clock import SystemClock
+from tramontane.domain.reference import HubReference, RemoteReference
 from tramontane.weights.cache import Cache
 from tramontane.weights.download import Download, DownloadOptions
 from tramontane.weights.settings import HubSettings, SourceSettings
@@ -40,14 +39,14 @@ class Fetching:
 
     @property
     def sources(self) -> Sources:
-        return Sources(self.settings, self.transport)
+        return Sources(self.settings, self.transport, SystemClock())
 
     def pin(self, text: str) -> HubReference:
         pinned = self.sources.pin(HubReference(repository=text))
         assert isinstance(pinned, HubReference)
         return pinned
 
-    def download(self, reference: HubReference, **options: object) -> Download:
+    def download(self, reference: RemoteReference, **options: object) -> Download:
         return Download(
             reference=reference,
             files=self.sources.list_files(reference),
@@ -57,22 +56,10 @@ class Fetching:
             **{"options": SMALL_PARTS, **options},  # type: ignore[arg-type]
         )
 
-    def fetch(self, reference: HubReference, **options: object) -> dict[str, bytes]:
+    def fetch(self, reference: RemoteReference, **options: object) -> dict[str, bytes]:
         """Fetch a model and return what the cache holds of it, by file."""
         found = self.download(reference, **options).run()
         return {name: self.cache.blob(sha256).read_bytes() for name, sha256 in found.items()}
-
-    def publish(self, reference: HubReference, now: float = 0.0) -> Model:
-        files = self.sources.list_files(reference)
-        found = self.download(reference).run()
-        model = Model(
-            files=tuple(
-                StoredFile(name=each.name, size_bytes=each.size_bytes, sha256=found[each.name])
-                for each in files
-            )
-        )
-        self.cache.publish(str(reference), model, now)
-        return model
 
 
 @pytest.fixture
@@ -82,8 +69,3 @@ def fetching(hub: Hub, tmp_path: Path) -> Iterator[Fetching]:
     made = Fetching(cache, SourceSettings(hub=HubSettings(endpoint=hub.endpoint)))
     yield made
     made.transport.close()
-
-
-@pytest.fixture
-def stop() -> threading.Event:
-    return threading.Event()

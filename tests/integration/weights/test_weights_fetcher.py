@@ -31,7 +31,7 @@ async def fetch_in_a_thread(job: FetchJob, on_bytes: Callable[[int], None]) -> M
         reference=reference,
         files=job.files,
         cache=Cache(Path(job.root)),
-        sources=Sources(job.settings, transport),
+        sources=Sources(job.settings, transport, FakeClock()),
         transport=transport,
         options=DownloadOptions(part_bytes=SMALL_PARTS.part_bytes, attempts_max=2),
         on_bytes=on_bytes,
