@@ -30,6 +30,18 @@ class Checksum:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A tar archive of one file, of which the file alone is wanted: what stands around it."""
+
+    sha256: str
+    """Of the archive."""
+    head: str
+    """The bytes before the content, in hexadecimal digits."""
+    tail_bytes: int
+    """Zeros after it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RemoteFile:
     """One file of a model at its source."""
 
@@ -41,6 +53,8 @@ class RemoteFile:
     checksum: Checksum | None = None
     version: str = ""
     """Of the object, as the source tells versions apart; empty where the location says it."""
+    archive: Archive | None = None
+    """What the source has around it; the size is that of the file alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -150,7 +150,14 @@ class Control:
         self._demand = DemandTracker(self._clock.now())
         self._feed = ServiceFeed()
         self._envoy_paths = EnvoyPaths(directory=layout.gateway, sockets=layout.run)
-        self._fetcher = make_fetcher(layout, store, self._clock, arguments.weights_bytes_max)
+        self._bounds = self._decide_bounds()
+        self._fetcher = make_fetcher(
+            layout,
+            store,
+            self._clock,
+            bytes_max=arguments.weights_bytes_max,
+            bounds=self._bounds_now,
+        )
         self._models = ModelFiles(fetcher=self._fetcher)
 
     async def run(self) -> None:
@@ -159,7 +166,7 @@ class Control:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        bounds = self._bounds()
+        bounds = self._bounds
         api_socket = listen(arguments.api, "--api")
         envoy = Envoy(paths=self._envoy_paths, options=EnvoyOptions(), clock=clock)
         envoy.adopt()
@@ -174,7 +181,7 @@ class Control:
         services = self._make_services(cell, runtime, gateway)
         builds = BuildReconciler(
             store=store,
-            make_artifact=self._make_maker(lambda: replace(bounds, own=read_own_networks())).make,
+            make_artifact=self._make_maker(self._bounds_now).make,
             queue=self._builds,
             services=self._queue,
             clock=clock,
@@ -311,7 +318,11 @@ class Control:
         keep_claim(path, claim)
         return claim
 
-    def _bounds(self) -> EgressBounds:
+    def _bounds_now(self) -> EgressBounds:
+        """Return how far any way out may lead, with this machine's addresses as they are now."""
+        return replace(self._bounds, own=read_own_networks())
+
+    def _decide_bounds(self) -> EgressBounds:
         arguments, path = self._arguments, self._layout.egress_allowed
         allowed = arguments.egress_allowed
         bounds = EgressBounds(

@@ -2,8 +2,11 @@
 
 import os
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 
 from tramontane.base.clock import Clock
+from tramontane.domain.route import EgressBounds
 from tramontane.plan.weights import RoomLimits
 from tramontane.processes.fetching import fetch_apart
 from tramontane.processes.layout import Layout
@@ -19,7 +22,14 @@ FREE_SHARE = 0.05
 FREE_BYTES_MAX = 10 * 1024**3
 
 
-def make_fetcher(layout: Layout, store: Store, clock: Clock, bytes_max: int | None) -> Fetcher:
+def make_fetcher(
+    layout: Layout,
+    store: Store,
+    clock: Clock,
+    *,
+    bytes_max: int | None,
+    bounds: Callable[[], EgressBounds],
+) -> Fetcher:
     """Return it; raises ``InvalidRequest`` if the operator's settings cannot be read."""
     environment = dict(os.environ)
     # Now, so that a mistake is told by `tram up` and not to whoever deploys first.
@@ -29,7 +39,7 @@ def make_fetcher(layout: Layout, store: Store, clock: Clock, bytes_max: int | No
     total = cache.total_bytes()
     return Fetcher(
         cache=cache,
-        settings=lambda: read_sources(layout.home, environment),
+        settings=lambda: replace(read_sources(layout.home, environment), bounds=bounds()),
         fetch_apart=fetch_apart,
         list_users=store.list_weights_users,
         limits=RoomLimits(

@@ -135,6 +135,8 @@ class Cache:
 
     def note_content(self, file: RemoteFile, source: str, sha256: str) -> None:
         """Remember what a file turned out to contain, for a source that does not know it."""
+        if identity_of(file, source) == sha256:
+            return
         write_private(self.contents / identity_of(file, source), f"{sha256}\n")
 
     def partial_folder(self, file: RemoteFile, source: str) -> Path:

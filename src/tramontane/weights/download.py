@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 
 from tramontane.base.errors import SourceFailed, TramontaneError, Unsupported
 from tramontane.domain.reference import RemoteReference
-from tramontane.domain.weights import Algorithm, RemoteFile
+from tramontane.domain.weights import RemoteFile
 from tramontane.weights.cache import Cache
+from tramontane.weights.contents import Check
 from tramontane.weights.partial import Part, Partial
 from tramontane.weights.sources import Sources
 from tramontane.weights.transport import (
@@ -124,16 +125,15 @@ class Download:
         except _NoRanges:
             partial.restart(max(file.size_bytes, 1))
             self._fetch_parts(file, partial)
-        told = file.checksum.algorithm if file.checksum else Algorithm.SHA256
-        digests = partial.digests({Algorithm.SHA256, told}, self.stop.is_set)
+        check = Check(file)
+        partial.feed(check.hashes, self.stop.is_set)
         if self.stop.is_set():
             raise Stopped
-        if file.checksum and digests[told] != file.checksum.value:
+        sha256 = check.finish()
+        if sha256 is None:
             raise _Spoiled
-        sha256 = digests[Algorithm.SHA256]
         partial.publish(self.cache.blob(sha256))
-        if told is not Algorithm.SHA256 or file.checksum is None:
-            self.cache.note_content(file, source, sha256)
+        self.cache.note_content(file, source, sha256)
         return sha256
 
     def _fetch_parts(self, file: RemoteFile, partial: Partial) -> None:
@@ -163,7 +163,8 @@ class Download:
 
     def _mismatch(self, file: RemoteFile) -> TramontaneError:
         return SourceFailed(
-            f"{self.reference}: what came for {file.name} has not the checksum {file.checksum}; "
+            f"{self.reference}: what came for {file.name} has not the checksum "
+            f"{file.archive.sha256 if file.archive else file.checksum}; "
             "none of it is kept, and trying again may help"
         )
 
@@ -220,13 +221,14 @@ class _PartDownload:
 
     @property
     def _is_whole(self) -> bool:
-        return self.part.start == 0 and self.part.end == self.file.size_bytes
+        everything = self.part.start == 0 and self.part.end == self.file.size_bytes
+        return everything and self.file.archive is None
 
     def _read(self, at: int) -> Iterator[bytes]:
         download = self.download
         request = download.sources.request(download.reference, self.file)
         if at or not self._is_whole:
-            wanted = f"bytes={at}-{self.part.end - 1}"
+            wanted = f"bytes={self._range(at)}"
             request = replace(request, headers={**request.headers, "Range": wanted})
         with download.transport.open(request) as answer:
             if request.tag and answer.headers.get("etag", request.tag) != request.tag:
@@ -240,14 +242,23 @@ class _PartDownload:
                     return
         raise Interrupted(f"{self.file.name}: {answer.host} ended before the end of the file")
 
+    def _range(self, at: int) -> str:
+        """Return what is asked for: in an archive, the content begins after its head."""
+        before = len(self.file.archive.head) // 2 if self.file.archive else 0
+        return f"{before + at}-{before + self.part.end - 1}"
+
     def _check(self, answer: Answer, at: int) -> None:
         """Return if the body is the range from ``at``; raise what it means otherwise."""
-        expected = f"bytes {at}-{self.part.end - 1}/{self.file.size_bytes}"
+        archive = self.file.archive
+        around = len(archive.head) // 2 + archive.tail_bytes if archive else 0
+        expected = f"bytes {self._range(at)}/{self.file.size_bytes + around}"
         match answer.status:
             case 206 if answer.headers.get("content-range", "") == expected:
                 return
             case 200 if at == 0 and self._is_whole:
                 return
+            case 200 if archive is not None:
+                raise SourceFailed(f"{answer.host} hands out whole archives only")
             case 200:
                 raise _NoRanges
             case 206:

@@ -10,18 +10,17 @@ file at a time, by the kernel's lock on ``data``.
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 from tramontane.base.files import sync_directory
-from tramontane.domain.weights import Algorithm
+from tramontane.weights.contents import Hash
 
 CHUNK_BYTES = 1024**2
 
@@ -101,17 +100,13 @@ class Partial:
         self.part_bytes = part_bytes
         self._here = self._begin()
 
-    def digests(self, algorithms: set[Algorithm], stopped: Callable[[], bool]) -> dict[str, str]:
-        """Return the content's digests by algorithm; of a whole file only."""
-        hashes = {each: _begin_hash(each, self.size_bytes) for each in algorithms}
+    def feed(self, hashes: Sequence[Hash], stopped: Callable[[], bool]) -> None:
+        """Give the content to hashes; it makes sense for a whole file only."""
         at = 0
-        while chunk := os.pread(self._descriptor, CHUNK_BYTES, at):
-            if stopped():
-                break
+        while (chunk := os.pread(self._descriptor, CHUNK_BYTES, at)) and not stopped():
             at += len(chunk)
-            for each in hashes.values():
+            for each in hashes:
                 each.update(chunk)
-        return {key: value.hexdigest() for key, value in hashes.items()}
 
     def publish(self, blob: Path) -> None:
         """Move the whole, verified file to its place, durably; then nothing is left here."""
@@ -154,23 +149,3 @@ class Partial:
     @property
     def _header(self) -> str:
         return json.dumps({"size_bytes": self.size_bytes, "part_bytes": self.part_bytes})
-
-
-class _Hash(Protocol):
-    def update(self, data: bytes, /) -> object:
-        """Take more of the content."""
-        ...
-
-    def hexdigest(self) -> str:
-        """Return the digest of what was taken so far."""
-        ...
-
-
-def _begin_hash(algorithm: Algorithm, size_bytes: int) -> _Hash:
-    match algorithm:
-        case Algorithm.SHA256:
-            return hashlib.sha256()
-        case Algorithm.GIT:
-            return hashlib.sha1(f"blob {size_bytes}\0".encode(), usedforsecurity=False)
-        case Algorithm.MD5:
-            return hashlib.md5(usedforsecurity=False)

@@ -6,6 +6,8 @@ Secrets are left out of every ``repr``, so that no log or error shows one by acc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tramontane.domain.route import EgressBounds
+
 HUB = "https://huggingface.co"
 
 
@@ -50,3 +52,5 @@ class SourceSettings:
     bucket: BucketSettings = field(default_factory=BucketSettings)
     registries: Mapping[str, RegistrySettings] = field(default_factory=dict[str, RegistrySettings])
     """By host, with the port where there is one."""
+    bounds: EgressBounds = field(default_factory=EgressBounds)
+    """How far registries may lead that are not among these."""

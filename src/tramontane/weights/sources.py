@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tramontane.base.clock import Clock
-from tramontane.base.errors import InvalidRequest, SourceFailed, TramontaneError
+from tramontane.base.errors import SourceFailed, TramontaneError
 from tramontane.domain.reference import (
     BucketReference,
     BundledReference,
@@ -23,6 +23,7 @@ from tramontane.domain.weights import RemoteFile
 from tramontane.weights.bucket import Bucket
 from tramontane.weights.hub import Hub
 from tramontane.weights.local import pin_file
+from tramontane.weights.registry import Registry
 from tramontane.weights.settings import SourceSettings
 from tramontane.weights.source import Source
 from tramontane.weights.transport import Answer, Interrupted, Request, Transport
@@ -34,6 +35,7 @@ class Sources:
     def __init__(self, settings: SourceSettings, transport: Transport, clock: Clock) -> None:
         self._hub = Hub(settings.hub, transport)
         self._bucket = Bucket(settings.bucket, transport, clock)
+        self._registry = Registry(settings, transport, clock)
 
     def name(self, reference: RemoteReference) -> str:
         """Return what tells the source's files from those of others; asks nobody."""
@@ -70,7 +72,7 @@ class Sources:
             case BucketReference():
                 return self._bucket
             case RegistryReference():
-                raise InvalidRequest(f"{reference}: not offered yet", path="source.model")
+                return self._registry
 
 
 @contextmanager

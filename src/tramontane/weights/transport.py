@@ -7,8 +7,10 @@ http. Addresses in errors have no query: that is where such origins keep their s
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -36,6 +38,9 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     credentials: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     """Headers for the origin of ``url`` alone."""
+    dial: Callable[[str, int], str | None] | None = field(default=None, repr=False, compare=False)
+    """Takes host and port, redirects' included, and returns the address to connect to; None: as
+    the name says. Raises where it may not be asked."""
     tag: str = ""
     """What the answer's ``ETag`` has to be, where the answer would be of no use otherwise."""
 
@@ -43,8 +48,10 @@ class Request:
 class Answer:
     """The head of an answer, with its body still to be read."""
 
-    def __init__(self, response: httpx.Response, *, redirected: bool) -> None:
+    def __init__(self, response: httpx.Response, host: str, *, redirected: bool) -> None:
         self._response = response
+        self.host = host
+        """Who answered, as an error names it."""
         self.redirected = redirected
         """Whether somebody else than who was asked gives the answer."""
 
@@ -57,11 +64,6 @@ class Answer:
     def headers(self) -> Mapping[str, str]:
         """Read without regard to case."""
         return self._response.headers
-
-    @property
-    def host(self) -> str:
-        """Who answered, as an error names it."""
-        return self._response.url.host
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the body as it comes. Raises ``Interrupted`` if it ends early."""
@@ -100,6 +102,8 @@ class Transport:
             headers={"User-Agent": "tramontane", "Accept-Encoding": "identity"},
             # Proxies and certificates are the operator's to choose, by the usual variables.
             trust_env=True,
+            # Nobody who is asked for files has a reason to know us again.
+            cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=())),
         )
 
     def close(self) -> None:
@@ -115,19 +119,20 @@ class Transport:
         Raises ``Interrupted`` where there is none. With ``follow`` False a redirect to another
         origin is an answer.
         """
-        url, redirects = request.url, 0
+        url, redirects, own = request.url, 0, True
         while True:
-            own = _origin(url) == _origin(request.url)
+            # Whoever was led away once is not trusted to lead back.
+            own = own and _origin(url) == _origin(request.url)
             headers = {**request.headers, **(request.credentials if own else {})}
-            response = self._send(request.method, url, headers, read_s)
+            response = self._send(replace(request, url=url, headers=headers), read_s)
             try:
                 if not response.has_redirect_location:
-                    yield Answer(response, redirected=not own)
+                    yield Answer(response, _host(url), redirected=not own)
                     return
                 target = urljoin(url, response.headers["location"])
                 _check_redirect(url, target)
                 if not follow and _origin(target) != _origin(url):
-                    yield Answer(response, redirected=False)
+                    yield Answer(response, _host(url), redirected=False)
                     return
             finally:
                 response.close()
@@ -163,19 +168,33 @@ class Transport:
             self.pause(pause_s)
         raise AssertionError("the last attempt returns or raises")
 
-    def _send(
-        self, method: str, url: str, headers: Mapping[str, str], read_s: float
-    ) -> httpx.Response:
-        timeout = httpx.Timeout(read_s, connect=CONNECT_S)
+    def _send(self, request: Request, read_s: float) -> httpx.Response:
+        headers, options = dict(request.headers), dict[str, str]()
         try:
-            request = self._client.build_request(
-                method, url, headers=dict(headers), timeout=timeout
+            url = httpx.URL(request.url)
+            if request.dial is not None:
+                address = request.dial(url.host, _origin(request.url)[2] or 0)
+                # A proxy of the operator's connects by name, and where it may is its own matter.
+                if address is not None and not _is_proxied(url):
+                    headers["Host"] = url.netloc.decode("ascii")
+                    options["sni_hostname"] = url.host
+                    url = url.copy_with(host=address)
+            return self._client.send(
+                self._client.build_request(
+                    request.method,
+                    url,
+                    headers=headers,
+                    timeout=httpx.Timeout(read_s, connect=CONNECT_S),
+                    extensions=options,
+                ),
+                stream=True,
             )
-            return self._client.send(request, stream=True)
         except httpx.InvalidURL as error:
-            raise SourceFailed(f"{_host(url)} leads to an address that cannot be read") from error
+            raise SourceFailed(
+                f"{_host(request.url)} leads to an address that cannot be read"
+            ) from error
         except httpx.TransportError as error:
-            raise _interrupted(error, _host(url)) from error
+            raise _interrupted(error, _host(request.url)) from error
 
 
 def pause_after(failures: int) -> float:
@@ -205,6 +224,11 @@ def _interrupted(error: httpx.TransportError, host: str) -> Interrupted:
         case _:
             what = "broke the connection off"
     return Interrupted(f"{host} {what}")
+
+
+def _is_proxied(url: httpx.URL) -> bool:
+    proxies = getproxies()
+    return (url.scheme in proxies or "all" in proxies) and not proxy_bypass(url.host)
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

@@ -1,5 +1,7 @@
 """Real servers that tests start: an S3 server and an OCI registry, as processes of their own."""
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -88,3 +90,100 @@ def run_versitygw(folder: Path) -> Iterator[S3Server]:
     secrets = {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
     with running(command, endpoint, folder / "versitygw.log", **secrets):
         yield S3Server(endpoint, checks_signatures=True)
+
+
+def find_registry(cache: Path) -> str:
+    """Return Debian's registry: from PATH, or unpacked from its package, which needs no root."""
+    if program := shutil.which("docker-registry"):
+        return program
+    unpacked = cache / "usr/bin/docker-registry"
+    if not unpacked.exists():
+        for command in (
+            ["apt-get", "download", "docker-registry"],
+            ["sh", "-c", "dpkg -x docker-registry_*.deb ."],
+        ):
+            done = subprocess.run(command, cwd=cache, capture_output=True, text=True)
+            if done.returncode != 0:
+                pytest.skip(
+                    "no docker-registry on PATH, and no package of it: "
+                    f"{(done.stderr or done.stdout).strip().splitlines()[-1:]}; "
+                    "get it with: apt install docker-registry"
+                )
+    return str(unpacked)
+
+
+@dataclass(frozen=True)
+class RegistryServer:
+    """A registry that runs, open to all who come from this machine."""
+
+    host: str
+    folder: Path
+
+    def push(
+        self,
+        repository: str,
+        tag: str,
+        layers: Sequence[tuple[bytes, str, dict[str, str]]],
+        **manifest: Any,
+    ) -> str:
+        """Push an artifact of layers (content, media type, annotations); return its digest."""
+        with httpx.Client(trust_env=False) as sender:
+            listed = [
+                {
+                    **self._upload(sender, repository, content),
+                    "mediaType": kind,
+                    "annotations": notes,
+                }
+                for content, kind, notes in layers
+            ]
+            empty = self._upload(sender, repository, b"{}")
+            kind = "application/vnd.oci.image.manifest.v1+json"
+            document = {
+                "schemaVersion": 2,
+                "mediaType": kind,
+                "config": {**empty, "mediaType": "application/vnd.oci.empty.v1+json"},
+                "layers": listed,
+                **manifest,
+            }
+            return self.put_manifest(sender, repository, tag, document)
+
+    def put_manifest(
+        self, sender: httpx.Client, repository: str, tag: str, document: dict[str, Any]
+    ) -> str:
+        answer = sender.put(
+            f"http://{self.host}/v2/{repository}/manifests/{tag}",
+            content=json.dumps(document).encode(),
+            headers={"Content-Type": document["mediaType"]},
+        )
+        assert answer.status_code == 201, answer.text
+        return answer.headers["Docker-Content-Digest"]
+
+    def _upload(self, sender: httpx.Client, repository: str, content: bytes) -> dict[str, Any]:
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        begun = sender.post(f"http://{self.host}/v2/{repository}/blobs/uploads/")
+        assert begun.status_code == 202, begun.text
+        place = begun.headers["Location"]
+        done = sender.put(
+            f"{place}{'&' if '?' in place else '?'}digest={digest}",
+            content=content,
+            headers={"Content-Type": "application/octet-stream"},
+        )
+        assert done.status_code == 201, done.text
+        return {"digest": digest, "size": len(content)}
+
+
+@contextmanager
+def run_registry(program: str, folder: Path, auth: dict[str, Any]) -> Iterator[RegistryServer]:
+    """Run a registry over a folder; ``auth`` is that part of its configuration."""
+    host = f"localhost:{free_port()}"
+    config = {
+        "version": "0.1",
+        "log": {"level": "warn"},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+        "http": {"addr": host, "secret": "of this test"},
+        **({"auth": auth} if auth else {}),
+    }
+    file = folder / f"{host.rpartition(':')[2]}.yml"
+    file.write_text(json.dumps(config))
+    with running([program, "serve", str(file)], f"http://{host}/v2/", folder / "registry.log"):
+        yield RegistryServer(host, folder)
