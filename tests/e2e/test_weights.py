@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,7 @@ def test_a_model_comes_from_the_hub_with_progress(platform: Platform, hub: Hub) 
     hub.faults.bytes_per_s = 0
     assert "2 files, 3.3 MiB to fetch" in done.stderr
     assert "build: fetching: " in done.stderr
-    assert "fetched and checked, sha256:" in done.stderr
+    assert "3.3 MiB are here and checked, sha256:" in done.stderr
     assert "Rome" in chat(platform, "one")
     (model,) = platform.read("models", "list")
     assert model["reference"].startswith("hf://local/tiny@")
@@ -140,3 +141,25 @@ def test_a_control_plane_that_is_killed_goes_on_with_the_fetch(
     assert "Rome" in chat(platform, "big")
     (found,) = [each for each in platform.read("models", "cache") if "big" in str(each)]
     assert found["size_bytes"] == len(weights)
+
+
+def test_a_file_that_was_replaced_does_not_wake_as_what_was_deployed(
+    platform: Platform, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.gguf"
+    file.write_bytes(TINY)
+    platform.tram("deploy", "--model", file, "--name", "mine")
+    platform.tram("scale", "mine", "0")
+    platform.wait_status("mine", "sleeping")
+    file.write_bytes(TINY)
+    refused = platform.tram("scale", "mine", "1", check=None)
+    assert refused.returncode == 0
+    found = wait_for(lambda: _with_message(platform, "has changed since"), "a word about it")
+    assert found["status"] != "healthy"
+    platform.tram("deploy", "--model", file, "--name", "mine")
+    assert "Rome" in chat(platform, "mine")
+
+
+def _with_message(platform: Platform, text: str) -> Any:
+    found = platform.service("mine")
+    return found if text in found["message"] else None

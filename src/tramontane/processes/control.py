@@ -276,6 +276,7 @@ class Control:
             clock=self._clock,
             ids=random_id,
             on_change=self._feed.announce,
+            check_start=self._models.check_unchanged,
         )
 
     def _make_garbage(self, cell: Cell, runtime: Runtime) -> GarbageReconciler:

@@ -9,6 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from tramontane.base.errors import InvalidRequest
+from tramontane.domain.definition import ModelSource
+from tramontane.domain.deployment import Deployment
 from tramontane.domain.model import ModelFacts
 from tramontane.domain.reference import (
     BUNDLED,
@@ -20,6 +22,7 @@ from tramontane.domain.reference import (
 from tramontane.engines.inspection import inspect_model, weight_files
 from tramontane.plan.weights import is_projector
 from tramontane.weights.fetcher import Fetcher
+from tramontane.weights.local import check_unchanged
 
 QUICKLY_HASHED_BYTES = 64 * 1024**2
 """Hashing this much takes less than a tenth of a second."""
@@ -44,6 +47,14 @@ class ModelFiles:
                 return _check_there(Path(path))
             case reference:
                 return _model_in(self.fetcher.find(reference))
+
+    def check_unchanged(self, deployment: Deployment) -> None:
+        """Raise ``InvalidRequest`` if a model's files on this machine are not what was deployed."""
+        source = deployment.definition.source
+        if isinstance(source, ModelSource):
+            reference = parse_reference(source.reference)
+            if isinstance(reference, FileReference):
+                check_unchanged(reference)
 
     def inspect(self, text: str) -> ModelFacts:
         """Return what the files say; the digest too, if that takes no time."""

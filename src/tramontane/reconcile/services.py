@@ -17,6 +17,7 @@ from tramontane.base.errors import InvalidRequest, Unsupported
 from tramontane.base.ids import IdFactory
 from tramontane.base.nudges import NudgeQueue
 from tramontane.domain.cell import Cell
+from tramontane.domain.deployment import Deployment
 from tramontane.domain.ids import CellId, DeploymentId, InstanceId, ServiceId
 from tramontane.domain.instance import LIVE, Instance
 from tramontane.domain.observation import Observation, ObservedStatus
@@ -101,6 +102,8 @@ class ServiceReconciler:
     ids: IdFactory
     on_change: Callable[[ServiceId], None]
     """Called after something about the service was written, for those who watch it."""
+    check_start: Callable[[Deployment], None] = lambda _: None
+    """Raises what speaks against starting instances of a deployment now."""
 
     _observed: dict[InstanceId, Observation] = field(
         init=False, default_factory=dict[InstanceId, Observation]
@@ -235,11 +238,11 @@ class ServiceReconciler:
         self, snapshot: ServiceSnapshot, plan: ServicePlan, instance: Instance
     ) -> None:
         deployments = {each.id: each for each in (*snapshot.deployments, *plan.changes.deployments)}
-        spec = make_spec(
-            snapshot.service, deployments[instance.deployment_id], instance, self.paths
-        )
+        deployment = deployments[instance.deployment_id]
+        spec = make_spec(snapshot.service, deployment, instance, self.paths)
         self._owners[instance.id] = instance.service_id
         try:
+            self.check_start(deployment)
             await self.runtimes[instance.cell_id].start(spec)
         except (Unsupported, InvalidRequest) as error:
             # Neither goes away by trying again: the instance has failed, with the reason.

@@ -165,7 +165,7 @@ class Fetcher:
                 await asyncio.to_thread(self.cache.publish, str(reference), model, now)
         finally:
             del self._fetching[str(reference)]
-        say(f"weights: {format_bytes(model.size_bytes)} fetched and checked, {model.digest}")
+        say(f"weights: {format_bytes(model.size_bytes)} are here and checked, {model.digest}")
 
     @asynccontextmanager
     async def _reporting(self, reference: str, say: Log) -> AsyncGenerator[None]:
