@@ -37,7 +37,7 @@ the API's own document.
 | `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE` | At `tram up`: the model hub behind `hf://`. |
 | `AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID`, … | At `tram up`: the store of `s3://`. |
 
-What `sources.yaml` in `TRAM_HOME` says wins over the last two rows: docs/manifest.md, Models.
+What `sources.yaml` in `TRAM_HOME` says wins over the last two rows ([Models](models.md)).
 
 Durations are `30s`, `5m`, `1h30m` or a number of seconds.
 """

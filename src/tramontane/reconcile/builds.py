@@ -20,8 +20,8 @@ from tramontane.domain.ids import DeploymentId, ServiceId
 
 log = logging.getLogger(__name__)
 
-WORKERS = 16
-"""Most of them wait: for the source of a model, or for others' builds to end."""
+WORKERS = 64
+"""Most of them wait, for the source of a model or for others' builds to end, and cost nothing."""
 LOOK_AGAIN_S = 2.0
 """A deployment that is not wanted any more should not go on fetching gigabytes."""
 

@@ -160,7 +160,7 @@ class ServiceForm(Form):
     ] = None
     model: Annotated[
         str | None,
-        Field(description="Serve these weights: `tiny`, or the path of a GGUF file."),
+        Field(description="Serve these weights: `tiny`, a file, `hf://`, `s3://` or `oci://`."),
     ] = None
     build: BuildForm = BuildForm()
     run: Annotated[

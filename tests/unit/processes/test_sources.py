@@ -1,5 +1,6 @@
 """What an operator says about sources: file before environment, clear errors, no secret in any."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,14 @@ def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
         read_sources(tmp_path, {})
     write(tmp_path, "hf: {endpoint: https://hub.example.eu}", 0o644)
     assert read_sources(tmp_path, {}).hub.endpoint == "https://hub.example.eu"
+
+
+def test_the_example_of_the_page_is_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "models.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    write(tmp_path, example)
+    found = read_sources(tmp_path, {})
+    assert found.hub.offline
+    assert found.bucket.region == "eu-west-1"
+    assert found.registries["localhost:5000"].username == ""
+    assert found.registries["old.example.eu"].plain_http
