@@ -176,7 +176,7 @@ class Cache:
                 if path.name in named:
                     continue
                 with suppress(FileNotFoundError):
-                    size, used_at = _disk_size(path), path.stat().st_mtime
+                    size, used_at = _disk_size(path), _written_at(path)
                     left = frozenset({(path.name, size)})
                     holdings.append(
                         Holding(key=f"{prefix}{path.name}", files=left, used_at=used_at)
@@ -293,6 +293,12 @@ def _disk_size(path: Path) -> int:
         return sum(each.stat().st_blocks * 512 for each in path.iterdir())
     except FileNotFoundError:
         return 0
+
+
+def _written_at(path: Path) -> float:
+    """Return when a file, or a file of a folder, was written last."""
+    inside = list(path.iterdir()) if path.is_dir() else []
+    return max(each.stat().st_mtime for each in (path, *inside))
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

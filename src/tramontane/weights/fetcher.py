@@ -35,7 +35,7 @@ from tramontane.domain.reference import (
 )
 from tramontane.domain.weights import Model, RemoteFile, StoredFile, Weights
 from tramontane.plan.weights import RoomLimits, plan_room
-from tramontane.weights.cache import Cache, CachedModel
+from tramontane.weights.cache import BLOB, PARTIAL, Cache, CachedModel
 from tramontane.weights.job import FetchJob
 from tramontane.weights.local import check_unchanged
 from tramontane.weights.settings import SourceSettings
@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 REPORT_S = 0.5
 KEEP_S = 600.0
+LEFTOVERS_KEPT_S = 7 * 86_400.0
+"""What a fetch left that came to nothing: somebody may try it again."""
 
 Log = Callable[[str], None]
 FetchApart = Callable[[FetchJob, Callable[[int], None]], Awaitable[Mapping[str, str]]]
@@ -229,7 +231,13 @@ class Fetcher:
             await asyncio.to_thread(self._keep)
 
     def _keep(self) -> None:
-        self.cache.mark_used(self._keys_in_use(()), self.clock.now())
+        now = self.clock.now()
+        in_use = self._keys_in_use(list(self._fetching.values()))
+        self.cache.mark_used(in_use, now)
+        for each in self.cache.holdings():
+            is_leftover = each.key.startswith((BLOB, PARTIAL)) and each.key not in in_use
+            if is_leftover and now - each.used_at > LEFTOVERS_KEPT_S:
+                self.cache.evict(each.key)
         self._make_room(None)
 
     # --- for people ----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """One fetch for all who want the same, room made for it, and nothing taken from who needs it."""
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tramontane.plan.weights import RoomLimits
 from tramontane.testing.clocks import FakeClock
 from tramontane.weights.cache import Cache
 from tramontane.weights.download import Download, DownloadOptions
-from tramontane.weights.fetcher import Fetcher
+from tramontane.weights.fetcher import LEFTOVERS_KEPT_S, Fetcher
 from tramontane.weights.job import FetchJob
 from tramontane.weights.settings import HubSettings, SourceSettings
 from tramontane.weights.sources import Sources
@@ -160,6 +161,23 @@ async def test_a_limit_that_was_lowered_is_kept_and_use_counts_as_use(world: Wor
     await world.fetcher.keep()
     (left,) = await world.fetcher.list_weights()
     assert left.references == (a,)
+
+
+async def test_what_a_fetch_left_is_kept_a_while_for_who_tries_again(world: World) -> None:
+    reference = world.commit("local/a", 1)
+    world.hub.faults.statuses = [503] * 100
+    with pytest.raises(SourceFailed):
+        await world.ensure(reference)
+    cache = world.fetcher.cache
+    (left,) = cache.partial.iterdir()
+    now = world.clock.now()
+    for path in (left, *left.iterdir()):
+        os.utime(path, (now, now))
+    await world.fetcher.keep()
+    assert left.exists()
+    world.clock.advance(LEFTOVERS_KEPT_S + 1)
+    await world.fetcher.keep()
+    assert not left.exists()
 
 
 async def test_what_was_fetched_ahead_is_there_when_it_is_needed(world: World) -> None:
