@@ -120,6 +120,10 @@ def test_whatever_a_kill_cuts_off_is_fetched_again(
     with closing(hold(folder)) as partial:
         assert {each.number for each in partial.missing} >= set(range(4)) - whole
         assert partial.bytes_left >= sum(300 - half for _ in range(3 - len(whole - {3})))
+        left = [each.number for each in partial.missing]
+        fill(partial, *left[:1])
+    with closing(hold(folder)) as partial:
+        assert [each.number for each in partial.missing] == left[1:]
         fill(partial, *range(4))
         partial.publish(folder.with_name("blob"))
     assert folder.with_name("blob").read_bytes() == CONTENT
