@@ -1,6 +1,7 @@
 """The bundled model, through the gateway, with the clients people already have."""
 
 import json
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,12 +14,18 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def client(platform: Platform) -> openai.OpenAI:
+def client(platform: Platform) -> Iterator[openai.OpenAI]:
     platform.tram("deploy", "--model", "tiny", "--name", "tiny")
     token = platform.read("tokens", "create", "--project", "default")["token"]
-    return openai.OpenAI(
+    with openai.OpenAI(
         base_url=f"http://127.0.0.1:{platform.gateway_port}/v1", api_key=token, max_retries=0
-    )
+    ) as opened:
+        yield opened
+
+
+def with_key(client: openai.OpenAI, key: str) -> openai.OpenAI:
+    """Return a client of the same gateway with another key, to be closed by its user."""
+    return openai.OpenAI(base_url=str(client.base_url), api_key=key, max_retries=0)
 
 
 def test_it_answers_its_facts(client: openai.OpenAI) -> None:
@@ -64,8 +71,7 @@ def test_completions_embeddings_and_models(client: openai.OpenAI) -> None:
 def test_errors_have_the_shape_clients_expect(platform: Platform, client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="nobody", messages=[{"role": "user", "content": "x"}])
-    stranger = openai.OpenAI(base_url=str(client.base_url), api_key="tram_wrong", max_retries=0)
-    with pytest.raises(openai.AuthenticationError):
+    with with_key(client, "tram_wrong") as stranger, pytest.raises(openai.AuthenticationError):
         stranger.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "x"}])
 
 
@@ -73,10 +79,10 @@ def test_a_key_of_another_project_does_not_see_the_model(
     platform: Platform, client: openai.OpenAI
 ) -> None:
     token = platform.read("tokens", "create", "--project", "elsewhere")["token"]
-    other = openai.OpenAI(base_url=str(client.base_url), api_key=token, max_retries=0)
-    assert list(other.models.list()) == []
-    with pytest.raises(openai.NotFoundError):
-        other.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "x"}])
+    with with_key(client, token) as other:
+        assert list(other.models.list()) == []
+        with pytest.raises(openai.NotFoundError):
+            other.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "x"}])
 
 
 def test_it_wakes_for_a_question(platform: Platform, client: openai.OpenAI) -> None:
@@ -116,15 +122,15 @@ def test_chat_from_the_command_line(platform: Platform, client: openai.OpenAI) -
 
 def test_a_revoked_key_is_refused(platform: Platform, client: openai.OpenAI) -> None:
     created = platform.read("tokens", "create", "--project", "default")
-    key = openai.OpenAI(base_url=str(client.base_url), api_key=created["token"], max_retries=0)
-    assert "tiny" in [model.id for model in key.models.list()]
-    platform.tram("tokens", "delete", created["id"])
+    with with_key(client, created["token"]) as key:
+        assert "tiny" in [model.id for model in key.models.list()]
+        platform.tram("tokens", "delete", created["id"])
 
-    def refused() -> bool:
-        try:
-            key.models.list()
-        except (openai.AuthenticationError, openai.PermissionDeniedError):
-            return True
-        return False
+        def refused() -> bool:
+            try:
+                key.models.list()
+            except (openai.AuthenticationError, openai.PermissionDeniedError):
+                return True
+            return False
 
-    wait_for(refused, "the key to be refused")
+        wait_for(refused, "the key to be refused")
