@@ -157,6 +157,8 @@ def _add_metadata(
     writer.add_rope_dimension_count(config.head_width)
     writer.add_rope_freq_base(config.rope_base)
     writer.add_vocab_size(config.vocab_size)
+    # Trained for embeddings as well: says so, and how to make one vector of a text's tokens.
+    writer.add_pooling_type(gguf.PoolingType.MEAN)
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
