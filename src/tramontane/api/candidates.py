@@ -2,18 +2,25 @@
 
 from collections.abc import Sequence
 
-from tramontane.domain.definition import Definition
-from tramontane.plan.placement import Candidate, consider
+from tramontane.domain.deployment import Deployment
+from tramontane.plan.placement import Candidate, Wish, consider
+from tramontane.plan.sizing import Sizing
 from tramontane.store.store import Store
-from tramontane.wire.schemas import CandidateView, FindingView
+from tramontane.wire.schemas import CandidateView, FindingView, SizePartView, SizingView
 
 
-def find_candidates(
-    store: Store, project_policy: Sequence[str], definition: Definition, now: float
-) -> tuple[Candidate, ...]:
+def find_candidates(store: Store, wish: Wish, now: float) -> tuple[Candidate, ...]:
     """Return every cell with its verdict, the best choice first."""
-    policy = tuple(dict.fromkeys((*project_policy, *definition.policy)))
-    return consider(policy, definition.resources, store.list_cells(), store.read_memory_used(), now)
+    return consider(wish, store.list_cells(), store.read_memory_used(), now)
+
+
+def wish_of(deployment: Deployment, project_policy: Sequence[str]) -> Wish:
+    """Return what is to be placed of a deployment."""
+    return Wish(
+        definition=deployment.definition,
+        facts=deployment.facts,
+        project_policy=tuple(project_policy),
+    )
 
 
 def refusal(candidates: Sequence[Candidate]) -> str | None:
@@ -27,6 +34,7 @@ def refusal(candidates: Sequence[Candidate]) -> str | None:
 
 def candidate_view(candidate: Candidate) -> CandidateView:
     """Return the wire form of one cell's verdict."""
+    sizing = candidate.needs.sizing
     return CandidateView(
         cell=candidate.cell_name,
         allowed=candidate.allowed,
@@ -35,4 +43,26 @@ def candidate_view(candidate: Candidate) -> CandidateView:
             FindingView(rule=each.rule, verdict=each.verdict.value, reason=each.reason)
             for each in candidate.findings
         ],
+        sizing=None if sizing is None else sizing_view(sizing),
+    )
+
+
+def sizing_view(sizing: Sizing) -> SizingView:
+    """Return the wire form of what an instance gets."""
+    return SizingView(
+        engine=sizing.engine,
+        memory_bytes=sizing.memory_bytes,
+        needed_bytes=sizing.needed_bytes,
+        cpus=sizing.cpus,
+        threads=sizing.threads,
+        context_tokens=sizing.context_tokens,
+        parallel=sizing.parallel,
+        batch_tokens=sizing.batch_tokens,
+        embeddings=sizing.embeddings,
+        prompt_cache_bytes=sizing.prompt_cache_bytes,
+        parts=[
+            SizePartView(name=each.name, size_bytes=each.size_bytes, how=each.how)
+            for each in sizing.parts
+        ],
+        notes=list(sizing.notes),
     )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from tramontane.api.candidates import sizing_view
 from tramontane.domain.cell import Cell
 from tramontane.domain.definition import ModelSource
 from tramontane.domain.deployment import Deployment
@@ -13,6 +14,7 @@ from tramontane.domain.model import ModelFacts
 from tramontane.domain.service import Service
 from tramontane.domain.snapshot import Event
 from tramontane.domain.weights import Weights
+from tramontane.plan.needs import needs_of
 from tramontane.store.projects import ProjectRecord
 from tramontane.store.records import ServiceRecord
 from tramontane.store.tokens import TokenRecord
@@ -28,14 +30,15 @@ from tramontane.wire.schemas import (
     ModelView,
     ProjectView,
     ServiceView,
+    SizingView,
     TokenView,
     WeightsFileView,
     WeightsView,
 )
 
 
-def service_view(record: ServiceRecord, url: str, cells: Mapping[CellId, str]) -> ServiceView:
-    """Return a service with its live instances; ``cells`` are names by id.
+def service_view(record: ServiceRecord, url: str, cells: Mapping[CellId, Cell]) -> ServiceView:
+    """Return a service with its live instances; ``cells`` are all there are, by id.
 
     ``url`` is where it answers, if it takes requests.
     """
@@ -65,17 +68,33 @@ def service_view(record: ServiceRecord, url: str, cells: Mapping[CellId, str]) -
         instances=[instance_view(each, numbers, cells) for each in record.instances],
         instances_min=0 if scaling is None else scaling.instances_min,
         instances_max=0 if scaling is None else scaling.instances_max,
+        sizing=None if current is None else _sizing(record, current, cells),
     )
 
 
+def _sizing(
+    record: ServiceRecord, deployment: Deployment, cells: Mapping[CellId, Cell]
+) -> SizingView | None:
+    """Return what each instance gets: in the cell of the oldest, or in the first without one."""
+    if deployment.facts is None:
+        return None
+    ids = [each.cell_id for each in record.instances if each.deployment_id == deployment.id]
+    cell = next((cells[each] for each in (*ids, *cells) if each in cells), None)
+    if cell is None:
+        return None
+    sizing = needs_of(deployment.definition, deployment.facts, cell.capacity).sizing
+    return None if sizing is None else sizing_view(sizing)
+
+
 def instance_view(
-    instance: Instance, numbers: Mapping[DeploymentId, int], cells: Mapping[CellId, str]
+    instance: Instance, numbers: Mapping[DeploymentId, int], cells: Mapping[CellId, Cell]
 ) -> InstanceView:
     """Return an instance; ``numbers`` are those of the service's deployments."""
+    cell = cells.get(instance.cell_id)
     return InstanceView(
         id=instance.id,
         status=instance.status.value,
-        cell=cells.get(instance.cell_id, instance.cell_id),
+        cell=cell.name if cell is not None else instance.cell_id,
         deployment=numbers.get(instance.deployment_id, 0),
         reason=instance.reason,
         message=instance.message,

@@ -92,6 +92,26 @@ class Resources:
     processes_max: int = 256
 
 
+@dataclass(frozen=True, kw_only=True)
+class ResourceWishes:
+    """What a user says of the limits. None is automatic: of a model, what it needs (``plan``); of
+    anything else, the usual limits above."""
+
+    memory_bytes: int | None = None
+    cpus: float | None = None
+    processes_max: int = Resources.processes_max
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """What a user says of how a model is served. None is automatic."""
+
+    context_tokens: int | None = None
+    """Per request: prompt and answer together."""
+    parallel: int | None = None
+    """Requests that one instance computes at the same time."""
+
+
 @dataclass(frozen=True, kw_only=True, order=True)
 class EgressRule:
     """One destination that instances may reach: a host name, or ``*.example.com``, and a port."""
@@ -128,7 +148,9 @@ class Definition:
     """Names of residency presets; all must hold (intersection)."""
     probe: Probe = field(default_factory=Probe)
     scaling: Scaling = field(default_factory=Scaling)
-    resources: Resources = field(default_factory=Resources)
+    resources: ResourceWishes = field(default_factory=ResourceWishes)
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    """Of a model only."""
     egress: tuple[EgressRule, ...] = ()
     drain_s: float = 30.0
     """How long requests in progress may run on after an instance is told to stop; of what takes no

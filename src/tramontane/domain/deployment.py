@@ -6,6 +6,7 @@ from enum import StrEnum
 from tramontane.domain.artifact import Artifact
 from tramontane.domain.definition import Definition
 from tramontane.domain.ids import DeploymentId, ServiceId
+from tramontane.domain.model import ModelFacts
 
 
 class DeploymentStatus(StrEnum):
@@ -61,3 +62,8 @@ class Deployment:
     message: str = ""
     start_failures: int = 0
     """Instances in a row that failed to start before the first one became ready."""
+
+    @property
+    def facts(self) -> ModelFacts | None:
+        """What the weights say of themselves, if it serves a model that was looked at."""
+        return None if self.artifact is None else self.artifact.facts

@@ -52,7 +52,9 @@ class ModelFacts:
     layers: int | None = None
     embedding_length: int | None = None
     feed_forward_length: int | None = None
-    """Numbers in the widest feed-forward step of one token; of experts, all that it meets."""
+    """Numbers in the widest feed-forward step; of experts, in all that one token meets."""
+    feed_forward_width: int | None = None
+    """What is alive of one token in that step: the gate, if there is one, beside what goes in."""
     attention_heads: int | None = None
     kv_heads: int | None = None
     """Heads that keys and values are kept for; where layers differ, the most of any."""

@@ -4,10 +4,12 @@ Called when a deployment's source is a model. The server is the native one of ``
 speaks the OpenAI API on a Unix socket, so that the gateway reaches it without a hop between.
 """
 
+import json
 from dataclasses import dataclass
 
 from tramontane.domain.artifact import Artifact, Listen, Mount
 from tramontane.domain.model import ModelFacts
+from tramontane.plan.sizing import Sizing
 
 MODELS = "/models"
 """Where the weights are inside the sandbox."""
@@ -57,6 +59,20 @@ def make_artifact(weights: Weights, facts: ModelFacts, files: EngineFiles, alias
         health_path=HEALTH,
         facts=facts,
     )
+
+
+def size_arguments(sizing: Sizing) -> tuple[str, ...]:
+    """Return what follows the artifact's command, so that the engine takes what was reckoned."""
+    size = {
+        "context_tokens": sizing.context_tokens,
+        "parallel": sizing.parallel,
+        "threads": sizing.threads,
+        "batch_tokens": sizing.batch_tokens,
+        "prompt_cache_bytes": sizing.prompt_cache_bytes,
+        "checkpoints": sizing.checkpoints,
+        "embeddings": int(sizing.embeddings),
+    }
+    return (json.dumps(size),)
 
 
 def _names(count: int) -> list[str]:

@@ -1,13 +1,14 @@
 """Serves one GGUF file with llama.cpp's own server: the program inside a model's sandbox.
 
 ``engines.llamacpp`` runs it as a lone file, with nothing importable but the standard library and
-``xllamacpp``, hence no imports from Tramontane here. Arguments: the weights and the model's name.
+``xllamacpp``, hence no imports from Tramontane here. Arguments: the weights, the model's name, and
+what ``plan.sizing`` chose, as JSON.
 """
 
 # xllamacpp is a compiled module without type information.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportAttributeAccessIssue=false, reportUnknownArgumentType=false
-# pyright: reportMissingTypeStubs=false
+# pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false
 
 import json
 import os
@@ -19,13 +20,16 @@ from pathlib import Path
 
 import xllamacpp
 
-SLOTS = 4
-"""Requests that are decoded together (continuous batching)."""
-CONTEXT_PER_SLOT_MAX = 4096
-"""Tokens; a model trained for less gets what it was trained for."""
-SMALL_BYTES = 64 * 1024**2
-"""Below this a model computes so little per token that a second thread mostly waits and spins:
-measured with the bundled model on two busy cores, p99 went from 63 ms to 7 s."""
+SIZE: dict[str, int] = {
+    "context_tokens": 4096,
+    "parallel": 4,
+    "threads": len(os.sched_getaffinity(0)),
+    "batch_tokens": 512,
+    "prompt_cache_bytes": 0,
+    "checkpoints": 0,
+    "embeddings": 1,
+}
+"""For a model that was prepared by an earlier version and was sized by nobody."""
 CONNECTIONS = 128
 """The server gives each open connection a thread; too few, and idle ones starve the busy."""
 DRAIN_S = 60.0
@@ -33,23 +37,17 @@ DRAIN_S = 60.0
 
 def main() -> None:
     """Serve until SIGTERM, then let what is being generated come to its end."""
-    weights, alias = sys.argv[1:3]
+    weights, alias, *chosen = sys.argv[1:]
+    size = SIZE | json.loads(chosen[0] if chosen else "{}")
     address = os.environ["TRAM_SOCKET"]
     # A socket file that is left over makes the server refuse to start.
     Path(address).unlink(missing_ok=True)
-    small = Path(weights).stat().st_size < SMALL_BYTES
-    threads = 1 if small else max(len(os.sched_getaffinity(0)), 1)
     params = xllamacpp.CommonParams()
     params.model.path = weights
     params.model_alias = {alias}
     params.hostnames = [address]
-    params.n_parallel = SLOTS
-    params.n_ctx = SLOTS * CONTEXT_PER_SLOT_MAX
     params.n_threads_http = CONNECTIONS
-    for cpu in (params.cpuparams, params.cpuparams_batch):
-        cpu.n_threads = threads
-    params.embedding = True
-    params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    apply_size(params, size)
     params.endpoint_metrics = True
     params.ui = False
     params.use_jinja = True
@@ -65,6 +63,29 @@ def main() -> None:
         time.sleep(0.05)
     # Not a normal exit: the server's destructor waits half a minute for open streams, then cuts.
     os._exit(0)
+
+
+def apply_size(params: xllamacpp.CommonParams, size: dict[str, int]) -> None:
+    """Set what decides how much memory and how many cores the server takes.
+
+    The footprint that was reckoned with (``plan.footprint``) holds for these settings.
+    """
+    params.n_parallel = size["parallel"]
+    params.n_ctx = size["parallel"] * size["context_tokens"]
+    params.n_batch = max(size["batch_tokens"], params.n_batch)
+    params.n_ubatch = size["batch_tokens"]
+    for cpu in (params.cpuparams, params.cpuparams_batch):
+        cpu.n_threads = size["threads"]
+    # Fitting is done; the engine must neither shrink the context nor ask what is free.
+    params.fit_params = False
+    # Weights stay one mapping of their file: shared by all instances, and warm after a sleep.
+    params.load_mode = xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_MMAP
+    # Rearranging weights for the CPU would copy them beside that mapping.
+    params.no_extra_bufts = True
+    # Its own default keeps prompts of gigabytes.
+    params.cache_ram_mib = size["prompt_cache_bytes"] // 1024**2
+    params.n_ctx_checkpoints = size["checkpoints"]
+    params.embedding = bool(size["embeddings"])
 
 
 def is_generating(address: str) -> bool:

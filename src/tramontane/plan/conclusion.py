@@ -5,6 +5,7 @@ from dataclasses import replace
 from tramontane.domain.deployment import Deployment, DeploymentStatus
 from tramontane.domain.service import ServiceStatus
 from tramontane.plan.draft import Draft
+from tramontane.plan.placement import why_nowhere
 from tramontane.plan.rollout import COMING, READY
 
 Verdict = tuple[ServiceStatus, str, str]
@@ -102,9 +103,5 @@ def _refused(draft: Draft) -> Verdict | None:
     candidates = draft.candidates.get(draft.serving.id, ()) if draft.serving else ()
     if any(each.allowed and each.fits for each in candidates):
         return None
-    reason = "no_capacity" if any(each.allowed for each in candidates) else "policy"
-    return (
-        ServiceStatus.PENDING,
-        reason,
-        candidates[0].reason if candidates else "there is no cell",
-    )
+    reason, why = why_nowhere(candidates)
+    return ServiceStatus.PENDING, reason, why

@@ -14,7 +14,7 @@ from tramontane.domain.instance import Instance, InstanceStatus
 from tramontane.domain.service import Service, ServiceStatus
 from tramontane.plan.draft import Draft
 from tramontane.plan.observing import START_ATTEMPTS
-from tramontane.plan.placement import consider
+from tramontane.plan.placement import Wish, consider, why_nowhere
 from tramontane.plan.scaling import Demand, plan_scale
 
 BACKOFF_FIRST_S = 1.0
@@ -36,8 +36,11 @@ def judge_cells(draft: Draft) -> Draft:
     context = draft.context
     candidates = {
         each.id: consider(
-            (*context.snapshot.project_policy, *each.definition.policy),
-            each.definition.resources,
+            Wish(
+                definition=each.definition,
+                facts=each.facts,
+                project_policy=context.snapshot.project_policy,
+            ),
             context.snapshot.cells,
             context.memory_used,
             context.now,
@@ -306,8 +309,7 @@ def _place(draft: Draft, deployment: Deployment) -> Draft:
     best = next((each for each in candidates if each.allowed and each.fits), None)
     if best is None:
         if deployment.status in {DeploymentStatus.PENDING, DeploymentStatus.STARTING}:
-            reason = "no_capacity" if any(each.allowed for each in candidates) else "policy"
-            why = candidates[0].reason if candidates else "there is no cell"
+            reason, why = why_nowhere(candidates)
             status = DeploymentStatus.PENDING
             return draft.move_deployment(deployment, status, reason, why).looking_again(
                 draft.context.now + 30.0

@@ -24,6 +24,7 @@ from tramontane.domain.observation import Observation, ObservedStatus
 from tramontane.domain.route import EgressRoute, Refusal, ServiceRoute
 from tramontane.domain.snapshot import Changes, ServiceSnapshot
 from tramontane.plan.draft import Circumstances
+from tramontane.plan.needs import needs_of
 from tramontane.plan.service import ServicePlan, plan_service
 from tramontane.reconcile.demand import DemandTracker
 from tramontane.reconcile.specs import InstancePaths, make_spec, stop_grace_s
@@ -239,10 +240,11 @@ class ServiceReconciler:
     ) -> None:
         deployments = {each.id: each for each in (*snapshot.deployments, *plan.changes.deployments)}
         deployment = deployments[instance.deployment_id]
-        spec = make_spec(snapshot.service, deployment, instance, self.paths)
+        capacity = next(each.capacity for each in snapshot.cells if each.id == instance.cell_id)
         self._owners[instance.id] = instance.service_id
         try:
             self.check_start(deployment)
+            spec = make_spec(snapshot.service, deployment, instance, capacity, self.paths)
             await self.runtimes[instance.cell_id].start(spec)
         except (Unsupported, InvalidRequest) as error:
             # Neither goes away by trying again: the instance has failed, with the reason.
@@ -327,11 +329,15 @@ class ServiceReconciler:
 
     def _promise(self, snapshot: ServiceSnapshot, plan: ServicePlan) -> None:
         instances = {each.id: each for each in (*snapshot.instances, *plan.changes.instances)}
-        memory = {each.id: each.definition.resources.memory_bytes for each in snapshot.deployments}
+        deployments = {each.id: each for each in snapshot.deployments}
+        capacities = {cell.id: cell.capacity for cell in snapshot.cells}
         promised: Counter[CellId] = Counter()
         for each in instances.values():
-            if each.status in LIVE:
-                promised[each.cell_id] += memory.get(each.deployment_id, 0)
+            deployment = deployments.get(each.deployment_id)
+            capacity = capacities.get(each.cell_id)
+            if each.status in LIVE and deployment is not None and capacity is not None:
+                needs = needs_of(deployment.definition, deployment.facts, capacity)
+                promised[each.cell_id] += needs.resources.memory_bytes
         if promised:
             self._promised[snapshot.service.id] = dict(promised)
         else:

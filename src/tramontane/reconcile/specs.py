@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass, replace
 
+from tramontane.base.errors import Unsupported
 from tramontane.domain.artifact import Artifact
+from tramontane.domain.cell import Capacity
 from tramontane.domain.definition import Definition, Probe, ProbeKind
 from tramontane.domain.deployment import Deployment
 from tramontane.domain.instance import Instance
 from tramontane.domain.service import Service
+from tramontane.engines.llamacpp import size_arguments
+from tramontane.plan.needs import needs_of
 from tramontane.runtimes.runtime import InstanceSpec
 
 STOP_GRACE_S = 10.0
@@ -32,12 +36,24 @@ class InstancePaths:
 
 
 def make_spec(
-    service: Service, deployment: Deployment, instance: Instance, paths: InstancePaths
+    service: Service,
+    deployment: Deployment,
+    instance: Instance,
+    capacity: Capacity,
+    paths: InstancePaths,
 ) -> InstanceSpec:
-    """Return what the runtime needs to run ``instance``; the deployment has been built."""
+    """Return what the runtime needs to run ``instance``; the deployment has been built.
+
+    ``capacity`` is the cell's. Raises ``Unsupported`` if the cell has become too small for it.
+    """
     artifact, definition = deployment.artifact, deployment.definition
     assert artifact is not None, f"{deployment.id} is placed without an artifact"
+    needs = needs_of(definition, artifact.facts, capacity)
+    if needs.refusal is not None:
+        raise Unsupported(needs.refusal.message)
     command = artifact.command
+    if needs.sizing is not None:
+        command = (*command, *size_arguments(needs.sizing))
     if definition.command is not None:
         command = ("/bin/sh", "-c", f"exec {definition.command}")
     environment = {
@@ -54,7 +70,7 @@ def make_spec(
         artifact=artifact,
         command=command,
         environment=tuple(sorted(environment.items())),
-        resources=definition.resources,
+        resources=needs.resources,
         probe=_probe(definition.probe, artifact),
         log_path=paths.log(instance),
         egress_socket=paths.egress(service.id),

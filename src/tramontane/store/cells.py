@@ -1,13 +1,19 @@
 """Cells as last reported: reconcilers write them, placement and the API read them."""
 
-from sqlalchemy import delete, select
+from sqlalchemy import Connection, delete, select
 
 from tramontane.base.errors import NotFound
-from tramontane.domain.cell import Cell
+from tramontane.domain.cell import Capacity, Cell
 from tramontane.domain.ids import CellId
 from tramontane.store.part import Part, suggest
 from tramontane.store.rows import cell_from_row, cell_to_row
 from tramontane.store.tables import CELLS
+
+
+def read_capacities(connection: Connection) -> dict[CellId, Capacity]:
+    """Return what each cell has for instances."""
+    rows = connection.execute(select(CELLS)).mappings()
+    return {cell.id: cell.capacity for cell in map(cell_from_row, rows)}
 
 
 class Cells(Part):

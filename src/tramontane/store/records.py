@@ -11,11 +11,12 @@ from tramontane.domain.deployment import OVER, Deployment
 from tramontane.domain.ids import CellId, DeploymentId, ServiceId
 from tramontane.domain.instance import LIVE, Instance
 from tramontane.domain.service import Service
+from tramontane.plan.needs import needs_of
+from tramontane.store.cells import read_capacities
 from tramontane.store.part import Part
 from tramontane.store.rows import (
     NAMES,
     Row,
-    definition_from_json,
     deployment_from_row,
     instance_from_row,
     service_from_row,
@@ -96,18 +97,23 @@ class Records(Part):
     def read_memory_used(self) -> dict[CellId, int]:
         """Return the memory that live instances may use, summed per cell, in bytes."""
         statement = (
-            select(INSTANCES.c.cell_id, INSTANCES.c.deployment_id, DEPLOYMENTS.c.definition)
+            select(INSTANCES.c.cell_id, DEPLOYMENTS)
             .join(DEPLOYMENTS, DEPLOYMENTS.c.id == INSTANCES.c.deployment_id)
             .where(INSTANCES.c.status.in_(LIVE_STATUSES))
         )
-        memory: dict[DeploymentId, int] = {}
+        memory: dict[tuple[CellId, DeploymentId], int] = {}
         used: dict[CellId, int] = defaultdict(int)
         with self._database.read() as connection:
-            for cell_id, deployment_id, definition in connection.execute(statement):
-                if deployment_id not in memory:
-                    resources = definition_from_json(definition).resources
-                    memory[deployment_id] = resources.memory_bytes
-                used[cell_id] += memory[deployment_id]
+            capacities = read_capacities(connection)
+            for row in connection.execute(statement).mappings():
+                values: dict[str, Any] = dict(row)
+                cell_id = CellId(values.pop("cell_id"))
+                key = cell_id, DeploymentId(values["id"])
+                if key not in memory and cell_id in capacities:
+                    deployment = deployment_from_row(values)
+                    needs = needs_of(deployment.definition, deployment.facts, capacities[cell_id])
+                    memory[key] = needs.resources.memory_bytes
+                used[cell_id] += memory.get(key, 0)
         return dict(used)
 
     def count_instances(self) -> dict[CellId, int]:

@@ -5,10 +5,11 @@ from tramontane.domain.definition import (
     Definition,
     DirectorySource,
     EgressRule,
+    EngineOptions,
     ModelSource,
     Probe,
     ProbeKind,
-    Resources,
+    ResourceWishes,
     Scaling,
     ServiceKind,
     Source,
@@ -19,6 +20,7 @@ from tramontane.wire.schemas import (
     DefinitionView,
     DirectorySourceBody,
     EgressBody,
+    EngineBody,
     ModelSourceBody,
     ProbeBody,
     ResourcesBody,
@@ -57,10 +59,13 @@ def definition_from_body(body: DefinitionBody) -> Definition:
             concurrency=body.scaling.concurrency,
             idle_s=body.scaling.idle_s,
         ),
-        resources=Resources(
+        resources=ResourceWishes(
             memory_bytes=body.resources.memory_bytes,
             cpus=body.resources.cpus,
             processes_max=body.resources.processes_max,
+        ),
+        engine=EngineOptions(
+            context_tokens=body.engine.context_tokens, parallel=body.engine.parallel
         ),
         egress=tuple(EgressRule(host=rule.host, port=rule.port) for rule in body.egress),
         drain_s=body.drain_s,
@@ -111,6 +116,9 @@ def body_from_definition(definition: Definition) -> DefinitionBody:
             memory_bytes=definition.resources.memory_bytes,
             cpus=definition.resources.cpus,
             processes_max=definition.resources.processes_max,
+        ),
+        engine=EngineBody(
+            context_tokens=definition.engine.context_tokens, parallel=definition.engine.parallel
         ),
         egress=[EgressBody(host=rule.host, port=rule.port) for rule in definition.egress],
         drain_s=definition.drain_s,

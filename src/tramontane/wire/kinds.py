@@ -36,6 +36,10 @@ def find_unfit(body: DefinitionBody) -> Iterator[Finding]:
         yield ("kind",), refusal
     if body.kind == ServiceKind.WORKER.value:
         yield from _find_unfit_for_worker(body)
+    if body.kind != ServiceKind.MODEL.value:
+        for name, value in body.engine.model_dump().items():
+            if value is not None:
+                yield ("engine", name), "only a model is served by an engine: remove it"
 
 
 def _find_unfit_for_worker(body: DefinitionBody) -> Iterator[Finding]:

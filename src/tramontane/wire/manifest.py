@@ -284,6 +284,7 @@ def _body(form: ServiceForm, shared_policy: Sequence[str]) -> tuple[dict[str, An
             cpus=form.resources.cpu,
             processes_max=form.resources.processes,
         ),
+        engine=_given(context_tokens=form.engine.context, parallel=form.engine.parallel),
         egress=[egress_body(each) for each in form.egress],
         drain_s=form.drain,
     )

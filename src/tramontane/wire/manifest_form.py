@@ -143,11 +143,22 @@ class ScaleForm(Form):
 
 
 class ResourcesForm(Form):
-    """Limits of one instance."""
+    """Limits of one instance; of a model they are reckoned if left out."""
 
     memory: Annotated[Size | None, Field(description="Such as 512MiB.")] = None
     cpu: Annotated[float | None, Field(description="Cores; 0.5 is half of one.")] = None
     processes: Annotated[int | None, Field(description="At most so many processes.")] = None
+
+
+class EngineForm(Form):
+    """How a model is served; what is left out is chosen for the model and its cell."""
+
+    context: Annotated[
+        int | None, Field(description="Tokens per request, prompt and answer together.")
+    ] = None
+    parallel: Annotated[
+        int | None, Field(description="Requests that one instance computes at the same time.")
+    ] = None
 
 
 class ServiceForm(Form):
@@ -177,6 +188,7 @@ class ServiceForm(Form):
     probe: Annotated[ProbeForm, BeforeValidator(_probe)] = ProbeForm()
     scale: ScaleForm = ScaleForm()
     resources: ResourcesForm = ResourcesForm()
+    engine: EngineForm = EngineForm()
     egress: Annotated[
         list[str],
         Field(description="Hosts that may be reached, as `host` or `host:port` (default 443)."),

@@ -138,6 +138,7 @@ _NAMES: Mapping[str, str] = {
     "memory_bytes": "memory",
     "cpus": "cpu",
     "processes_max": "processes",
+    "context_tokens": "context",
 }
 
 

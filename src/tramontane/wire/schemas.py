@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from tramontane.domain.definition import WORKER_GRACE_S, Scaling, ServiceKind
+from tramontane.domain.definition import WORKER_GRACE_S, Resources, Scaling, ServiceKind
 
 NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
 """Service and project names are DNS labels (RFC 1123), short enough to stay readable in a host."""
@@ -101,11 +101,21 @@ class ScalingBody(Request):
 
 
 class ResourcesBody(Request):
-    """Limits of one instance."""
+    """Limits of one instance. What is left out or null: of a model what it needs in its cell,
+    otherwise 512 MiB and one core."""
 
-    memory_bytes: Annotated[int, Field(ge=16 * 1024**2, le=2**50)] = 512 * 1024**2
-    cpus: Annotated[float, Field(ge=0.01, le=1024)] = 1.0
-    processes_max: Annotated[int, Field(ge=4, le=65536)] = 256
+    memory_bytes: Annotated[int, Field(ge=16 * 1024**2, le=2**50)] | None = None
+    cpus: Annotated[float, Field(ge=0.01, le=1024)] | None = None
+    processes_max: Annotated[int, Field(ge=4, le=65536)] = Resources.processes_max
+
+
+class EngineBody(Request):
+    """How a model is served. What is left out or null is chosen for the model and its cell."""
+
+    context_tokens: Annotated[int, Field(ge=16, le=2**27)] | None = None
+    """Per request, prompt and answer together; at most what the model was trained for."""
+    parallel: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Requests that one instance computes at the same time."""
 
 
 class EgressBody(Request):
@@ -129,6 +139,7 @@ class DefinitionFields(Request):
     probe: ProbeBody = ProbeBody()
     scaling: ScalingBody = ScalingBody()
     resources: ResourcesBody = ResourcesBody()
+    engine: EngineBody = EngineBody()
     egress: Annotated[list[EgressBody], Field(max_length=256)] = []
     drain_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
 
@@ -146,6 +157,11 @@ def _dependent_defaults(given: dict[str, Any]) -> dict[str, Any]:
     probe = _fields_given(given.get("probe", {}))
     if is_worker and probe is not None:
         filled["probe"] = {"grace_s": WORKER_GRACE_S} | probe
+    resources = _fields_given(given.get("resources", {}))
+    if resources is not None and given.get("kind") != ServiceKind.MODEL.value:
+        usual = {"memory_bytes": Resources.memory_bytes, "cpus": Resources.cpus}
+        given_at_all = {name: value for name, value in resources.items() if value is not None}
+        filled["resources"] = usual | given_at_all
     return filled
 
 
@@ -277,6 +293,8 @@ class ServiceView(View):
     instances: list[InstanceView]
     instances_min: int
     instances_max: int
+    sizing: "SizingView | None" = None
+    """Of a model that was prepared: what each instance gets, where it runs or would."""
 
 
 class FactView(View):
@@ -313,6 +331,38 @@ class FindingView(View):
     reason: str
 
 
+class SizePartView(View):
+    """One term of what a model takes in memory."""
+
+    name: str
+    size_bytes: int
+    how: str
+    """Where the number comes from."""
+
+
+class SizingView(View):
+    """What one instance of a model gets in a cell, and how that was reckoned."""
+
+    engine: str
+    memory_bytes: int
+    """Its limit: what it needs, with headroom; or what its user gave."""
+    needed_bytes: int
+    """The sum of the parts; 0 where the files say too little to tell."""
+    cpus: float
+    threads: int
+    context_tokens: int
+    """Per request, prompt and answer together."""
+    parallel: int
+    """Requests computed at the same time."""
+    batch_tokens: int
+    embeddings: bool
+    prompt_cache_bytes: int
+    """For prompts of earlier requests: what was given beyond what is needed."""
+    parts: list[SizePartView]
+    notes: list[str]
+    """What is less than the model offers, and why."""
+
+
 class CandidateView(View):
     """One cell that placement considered."""
 
@@ -320,6 +370,8 @@ class CandidateView(View):
     allowed: bool
     reason: str
     findings: list[FindingView]
+    sizing: SizingView | None = None
+    """Of a model whose files were looked at, if it can be there."""
 
 
 class WhyView(View):
@@ -372,6 +424,8 @@ class PlannedService(View):
     changes: list[str]
     candidates: list[CandidateView]
     placeable: bool
+    problem: str | None = None
+    """Why its model could not be looked at; then nothing is known of its size."""
 
 
 class PlanRequest(Request):
@@ -432,6 +486,7 @@ class ModelFactsView(View):
     layers: int | None
     embedding_length: int | None
     feed_forward_length: int | None
+    feed_forward_width: int | None
     attention_heads: int | None
     kv_heads: int | None
     kv_heads_total: int | None

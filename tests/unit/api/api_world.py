@@ -39,6 +39,7 @@ FACTS = {
         layers=4,
         embedding_length=256,
         feed_forward_length=640,
+        feed_forward_width=1920,
         attention_heads=8,
         kv_heads=2,
         kv_heads_total=8,

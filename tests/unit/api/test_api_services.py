@@ -26,6 +26,15 @@ from tramontane.domain.snapshot import Changes
 from tramontane.domain.token import Scope
 from tramontane.wire.schemas import LogLine
 
+ARTIFACT = Artifact(
+    digest="sha256:0",
+    language="gguf",
+    command=("serve",),
+    directory="/",
+    mounts=(),
+    facts=FACTS["tiny"],
+)
+
 
 async def test_deploy_read_change_delete(world: World, client: httpx.AsyncClient) -> None:
     made = await client.put(SERVICE, json=MODEL)
@@ -116,17 +125,54 @@ async def test_models_show_the_facts_that_came_with_their_artifact(
     assert model["facts"] is None
     service = world.store.read_service("shop", "chat").service
     assert service.desired_deployment is not None
-    artifact = Artifact(
-        digest="sha256:0",
-        language="gguf",
-        command=("serve",),
-        directory="/",
-        mounts=(),
-        facts=FACTS["tiny"],
-    )
-    world.store.record_artifact(service.desired_deployment, artifact)
+    world.store.record_artifact(service.desired_deployment, ARTIFACT)
     (model,) = (await client.get("/api/v1/models")).json()
     assert model["facts"]["context_length"] == 1024
+
+
+async def test_the_size_of_a_model_is_planned_and_then_shown(
+    world: World, client: httpx.AsyncClient
+) -> None:
+    wanted = {
+        "chat": MODEL | {"engine": {"context_tokens": 512, "parallel": 2}},
+        "large": MODEL | {"engine": {"context_tokens": 4096}},
+        "gone": {"kind": "model", "source": {"model": "/gone"}},
+        "web": {"source": {"digest": "sha256:" + "0" * 64}},
+    }
+    answer = await client.post("/api/v1/projects/shop/plan", json={"services": wanted})
+    planned = {each["name"]: each for each in answer.json()["services"]}
+    (candidate,) = planned["chat"]["candidates"]
+    sizing = candidate["sizing"]
+    assert (sizing["engine"], sizing["context_tokens"], sizing["parallel"]) == ("llama.cpp", 512, 2)
+    assert sizing["needed_bytes"] == sum(each["size_bytes"] for each in sizing["parts"])
+    assert {each["name"] for each in sizing["parts"]} >= {"weights", "KV cache", "engine"}
+    assert not planned["large"]["placeable"]
+    (candidate,) = planned["large"]["candidates"]
+    assert (candidate["allowed"], candidate["sizing"]) == (True, None)
+    assert "trained for 1,024" in candidate["reason"]
+    assert not planned["gone"]["placeable"]
+    assert planned["gone"]["problem"] == "cannot read the model /gone"
+    assert planned["web"]["candidates"][0]["sizing"] is None
+
+    await client.put(SERVICE, json=wanted["chat"])
+    assert (await client.get(SERVICE)).json()["sizing"] is None, "nobody has looked at it yet"
+    service = world.store.read_service("shop", "chat").service
+    assert service.desired_deployment is not None
+    world.store.record_artifact(service.desired_deployment, ARTIFACT)
+    shown = (await client.get(SERVICE)).json()["sizing"]
+    assert shown == sizing
+    why = (await client.get(f"{SERVICE}/why")).json()
+    assert why["candidates"][0]["sizing"] == sizing
+    instance = Instance(
+        id=InstanceId("ins_1"),
+        service_id=service.id,
+        deployment_id=service.desired_deployment,
+        cell_id=CellId("cel_1"),
+        created_at=1.0,
+    )
+    service = world.store.read_service("shop", "chat").service
+    world.store.apply(Changes(instances=(instance,)), service.id, service.generation)
+    assert world.store.read_memory_used() == {"cel_1": sizing["memory_bytes"]}
 
 
 async def test_etag_and_if_match(client: httpx.AsyncClient) -> None:

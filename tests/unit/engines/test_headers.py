@@ -67,11 +67,13 @@ def test_the_bundled_model() -> None:
     )
     assert (found.parameters, found.quantisation) == (3_148_032, "Q8_0")
     assert (found.context_length, found.layers, found.embedding_length) == (1024, 4, 256)
+    assert (found.feed_forward_length, found.feed_forward_width) == (640, 3 * 640)
     assert (found.attention_heads, found.kv_heads, found.kv_heads_total) == (8, 2, 8)
     assert (found.key_length, found.value_length) == (32, 32)
     assert (found.vocabulary, found.merges) == (2048, 1788)
     assert (found.chat_template, found.tools, found.causal) == (True, False, True)
     assert found.size_bytes == path.stat().st_size
+    assert (found.pooling, found.embedding_only) == (Pooling.MEAN, False)
     assert (found.origin_country, found.revision, found.digest) == (None, None, None)
 
 
@@ -136,9 +138,16 @@ def test_values_of_the_wrong_type_are_unknown() -> None:
     assert found.attention_heads is None
 
 
-def test_a_mixture_of_experts_counts_those_that_a_token_meets() -> None:
+def test_a_mixture_of_experts_counts_those_that_a_token_meets(tmp_path: Path) -> None:
     shape = Shape(experts=8, experts_used=2, feed_forward=512)
-    assert facts(metadata_of(shape)).feed_forward_length == 1024
+    found = inspect_model(write_gguf(tmp_path / "m.gguf", shape))
+    assert (found.feed_forward_length, found.feed_forward_width) == (1024, 3 * 1024)
+
+
+def test_a_step_without_a_gate_is_narrower(tmp_path: Path) -> None:
+    shape = Shape(architecture="bert", tokenizer="bert", kv_heads=4, feed_forward=512)
+    found = inspect_model(write_gguf(tmp_path / "m.gguf", shape))
+    assert (found.feed_forward_length, found.feed_forward_width) == (512, 2 * 512)
 
 
 def test_heads_that_differ_by_layer() -> None:

@@ -1,13 +1,86 @@
 """What runtimes are told about an instance."""
 
-from tramontane.domain.definition import Definition, DirectorySource, ServiceKind
-from tramontane.reconcile.specs import STOP_GRACE_S, stop_grace_s
+import json
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.plan.test_sizing import LAPTOP, MISTRAL_7B, TINY
+from tests.unit.plan.world import ARTIFACT, World
+from tramontane.base.errors import Unsupported
+from tramontane.domain.artifact import Artifact
+from tramontane.domain.cell import Capacity
+from tramontane.domain.definition import (
+    Definition,
+    DirectorySource,
+    ModelSource,
+    Resources,
+    ResourceWishes,
+    ServiceKind,
+)
+from tramontane.domain.ids import CellId, InstanceId
+from tramontane.domain.instance import Instance
+from tramontane.plan.needs import needs_of
+from tramontane.reconcile.specs import STOP_GRACE_S, InstancePaths, make_spec, stop_grace_s
+from tramontane.runtimes.runtime import InstanceSpec
+
+MODEL = Definition(kind=ServiceKind.MODEL, source=ModelSource(reference="m"))
+PATHS = InstancePaths(logs="/logs", sockets="/run")
 
 
 def definition(kind: ServiceKind) -> Definition:
     return Definition(kind=kind, source=DirectorySource(digest="sha256:0"), drain_s=90)
 
 
+def spec_of(wanted: Definition, artifact: Artifact, capacity: Capacity = LAPTOP) -> InstanceSpec:
+    world = World()
+    deployment = replace(world.deploy(wanted), artifact=artifact)
+    instance = Instance(
+        id=InstanceId("ins_1"),
+        service_id=world.service.id,
+        deployment_id=deployment.id,
+        cell_id=CellId("cel_1"),
+        created_at=world.now,
+    )
+    return make_spec(world.service, deployment, instance, capacity, PATHS)
+
+
 def test_a_worker_gets_its_drain_to_finish_what_nobody_else_could_drain() -> None:
     assert stop_grace_s(definition(ServiceKind.WORKER)) == 90
     assert stop_grace_s(definition(ServiceKind.WEB)) == STOP_GRACE_S
+
+
+def test_what_is_no_model_runs_its_command_within_the_usual_limits() -> None:
+    spec = spec_of(definition(ServiceKind.WEB), ARTIFACT)
+    assert spec.command == ARTIFACT.command
+    assert spec.resources == Resources()
+
+
+def test_an_engine_is_told_what_was_reckoned() -> None:
+    spec = spec_of(MODEL, replace(ARTIFACT, facts=TINY))
+    sizing = needs_of(MODEL, TINY, LAPTOP).sizing
+    assert sizing is not None
+    assert spec.resources.memory_bytes == sizing.memory_bytes
+    *command, size = spec.command
+    assert tuple(command) == ARTIFACT.command
+    assert json.loads(size) == {
+        "context_tokens": 1024,
+        "parallel": 4,
+        "threads": 1,
+        "batch_tokens": 512,
+        "prompt_cache_bytes": 0,
+        "checkpoints": 4,
+        "embeddings": 0,
+    }
+
+
+def test_a_model_that_was_prepared_before_it_was_looked_at_runs_as_it_did() -> None:
+    stored = replace(MODEL, resources=ResourceWishes(memory_bytes=512 * 1024**2, cpus=1.0))
+    spec = spec_of(stored, ARTIFACT)
+    assert spec.command == ARTIFACT.command
+    assert spec.resources == Resources(memory_bytes=512 * 1024**2, cpus=1.0)
+
+
+def test_a_cell_that_has_become_too_small_does_not_start_it() -> None:
+    with pytest.raises(Unsupported, match="it needs"):
+        spec_of(MODEL, replace(ARTIFACT, facts=MISTRAL_7B), Capacity(memory_bytes=2**31, cpus=1.0))

@@ -19,6 +19,7 @@ from tramontane.wire.manifest import (
 from tramontane.wire.schemas import (
     DefinitionBody,
     DirectorySourceBody,
+    EngineBody,
     ModelSourceBody,
     ScalingBody,
 )
@@ -69,6 +70,7 @@ def test_full_manifest() -> None:
         },
         "scaling": {"min": 1, "max": 8, "concurrency": 2.5, "idle_s": 5400.0},
         "resources": {"memory_bytes": 512 * 1024**2, "cpus": 0.5, "processes_max": 64},
+        "engine": {"context_tokens": None, "parallel": None},
         "egress": [
             {"host": "api.example.com", "port": 443},
             {"host": "*.example.org", "port": 8443},
@@ -78,6 +80,30 @@ def test_full_manifest() -> None:
     assert chat.definition.kind == "model"
     assert chat.definition.source == ModelSourceBody(model="tiny")
     assert chat.definition.policy == ["eu"]
+
+
+def test_a_model_is_sized_by_the_platform_unless_its_manifest_says_how() -> None:
+    (automatic,) = read_manifest(b"model: tiny").services
+    resources = automatic.definition.resources
+    assert (resources.memory_bytes, resources.cpus) == (None, None)
+    assert automatic.definition.engine == EngineBody()
+    raw = b"model: tiny\nresources: {memory: 2GiB}\nengine: {context: 2048, parallel: 2}\n"
+    (said,) = read_manifest(raw).services
+    assert said.definition.resources.memory_bytes == 2 * 1024**3
+    assert said.definition.engine == EngineBody(context_tokens=2048, parallel=2)
+    (web,) = read_manifest(b"resources: {cpu: 2}").services
+    resources = web.definition.resources
+    assert (resources.memory_bytes, resources.cpus) == (512 * 1024**2, 2)
+
+
+def test_only_a_model_has_an_engine() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read_manifest(b"engine: {context: 2048}")
+    assert "engine.context: only a model is served by an engine" in caught.value.message
+    with pytest.raises(InvalidRequest) as caught:
+        read_manifest(b"model: tiny\nengine: {context: 1, parallel: 65}")
+    for complaint in ("engine.context: expected at least 16", "engine.parallel: expected at most"):
+        assert complaint in caught.value.message
 
 
 def test_short_forms() -> None:

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from tramontane.api.access import NamePath, Reader
-from tramontane.api.candidates import candidate_view, find_candidates
-from tramontane.api.handlers.services import cell_names
+from tramontane.api.candidates import candidate_view, find_candidates, wish_of
+from tramontane.api.handlers.services import cells_by_id
 from tramontane.api.views import deployment_view, event_view, instance_view
 from tramontane.base.errors import NotFound
 from tramontane.wire.schemas import DeploymentView, EventView, InstanceView, WhyView
@@ -45,7 +45,7 @@ def list_instances(project: NamePath, name: NamePath, caller: Reader) -> list[In
     store = caller.parts.store
     service = store.read_service(project, name).service
     numbers = {each.id: each.number for each in store.list_deployments(service.id)}
-    cells = cell_names(caller)
+    cells = cells_by_id(caller)
     return [instance_view(each, numbers, cells) for each in store.list_instances(service.id)]
 
 
@@ -66,7 +66,7 @@ def explain_service(project: NamePath, name: NamePath, caller: Reader) -> WhyVie
     candidates = (
         ()
         if desired is None
-        else find_candidates(store, record.project_policy, desired.definition, caller.now)
+        else find_candidates(store, wish_of(desired, record.project_policy), caller.now)
     )
     return WhyView(
         project=project,

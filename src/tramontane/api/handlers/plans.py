@@ -8,8 +8,10 @@ from fastapi import APIRouter
 from tramontane.api.access import Caller, Deployer, NamePath
 from tramontane.api.candidates import candidate_view, find_candidates
 from tramontane.api.definitions import check_definition, pin_source
-from tramontane.base.errors import NotFound
-from tramontane.domain.definition import Definition
+from tramontane.base.errors import NotFound, TramontaneError
+from tramontane.domain.definition import Definition, ModelSource
+from tramontane.domain.model import ModelFacts
+from tramontane.plan.placement import Wish
 from tramontane.store.records import ServiceRecord
 from tramontane.wire.definitions import body_from_definition
 from tramontane.wire.schemas import PlannedService, PlanRequest, PlanView
@@ -48,7 +50,9 @@ def _plan(
     record: ServiceRecord | None,
 ) -> PlannedService:
     name, definition = wanted
-    candidates = find_candidates(caller.parts.store, policy, definition, caller.now)
+    facts, problem = _look_at_model(caller, definition)
+    wish = Wish(definition=definition, facts=facts, project_policy=policy)
+    candidates = find_candidates(caller.parts.store, wish, caller.now)
     desired = None if record is None else record.deployment(record.service.desired_deployment)
     changes = [] if desired is None else list(_differences(desired.definition, definition))
     action = "create" if desired is None else "update" if changes else "unchanged"
@@ -57,8 +61,19 @@ def _plan(
         action=action,
         changes=changes,
         candidates=[candidate_view(each) for each in candidates],
-        placeable=any(each.allowed and each.fits for each in candidates),
+        placeable=problem is None and any(each.allowed and each.fits for each in candidates),
+        problem=problem,
     )
+
+
+def _look_at_model(caller: Caller, definition: Definition) -> tuple[ModelFacts | None, str | None]:
+    """Return what a model's files say, or why they could not be read."""
+    if not isinstance(definition.source, ModelSource):
+        return None, None
+    try:
+        return caller.parts.inspect_model(definition.source.reference), None
+    except TramontaneError as error:
+        return None, error.message
 
 
 def _differences(before: Definition, after: Definition) -> Iterator[str]:

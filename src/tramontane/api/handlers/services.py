@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Response
 
 from tramontane.api.access import Caller, Deployer, NamePath, ProjectQuery, Reader
-from tramontane.api.candidates import find_candidates, refusal
+from tramontane.api.candidates import find_candidates, refusal, wish_of
 from tramontane.api.definitions import check_definition, pin_source
 from tramontane.api.views import deployment_view, service_view
 from tramontane.base.errors import Conflict
+from tramontane.domain.cell import Cell
 from tramontane.domain.deployment import Deployment
 from tramontane.domain.ids import CellId
 from tramontane.domain.instance import Instance, InstanceStatus
@@ -33,7 +34,7 @@ ONE = "/projects/{project}/services/{name}"
 def list_services(caller: Reader, project: ProjectQuery = None) -> list[ServiceView]:
     """The services of one project, or of all that this token may see."""
     caller.check_project(project)
-    cells = cell_names(caller)
+    cells = cells_by_id(caller)
     records = caller.parts.store.list_services(project or caller.project)
     return [view_service(caller, record, cells) for record in records]
 
@@ -118,12 +119,14 @@ async def exec_command(
     return await caller.parts.execute(instance, body.command, body.timeout_s)
 
 
-def cell_names(caller: Caller) -> dict[CellId, str]:
-    """Return the name of every cell by its id."""
-    return {cell.id: cell.name for cell in caller.parts.store.list_cells()}
+def cells_by_id(caller: Caller) -> dict[CellId, Cell]:
+    """Return every cell by its id."""
+    return {cell.id: cell for cell in caller.parts.store.list_cells()}
 
 
-def view_service(caller: Caller, record: ServiceRecord, cells: Mapping[CellId, str]) -> ServiceView:
+def view_service(
+    caller: Caller, record: ServiceRecord, cells: Mapping[CellId, Cell]
+) -> ServiceView:
     """Return a service as this platform shows it."""
     service = record.service
     return service_view(record, caller.parts.service_url(service.project, service.name), cells)
@@ -131,7 +134,7 @@ def view_service(caller: Caller, record: ServiceRecord, cells: Mapping[CellId, s
 
 def _answer(caller: Caller, record: ServiceRecord, response: Response) -> ServiceView:
     response.headers["ETag"] = f'"{record.service.generation}"'
-    return view_service(caller, record, cell_names(caller))
+    return view_service(caller, record, cells_by_id(caller))
 
 
 def _changed(caller: Caller, project: str, name: str, response: Response) -> ServiceView:
@@ -146,7 +149,7 @@ def _accept(
     _tell(caller, service)
     response.headers["ETag"] = f'"{service.generation}"'
     policy = caller.parts.store.read_project(service.project).project.policy
-    candidates = find_candidates(caller.parts.store, policy, deployment.definition, caller.now)
+    candidates = find_candidates(caller.parts.store, wish_of(deployment, policy), caller.now)
     return deployment_view(service, deployment, refusal(candidates))
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from tramontane.api.access import Caller, NamePath, ProjectQuery, Reader
-from tramontane.api.handlers.services import cell_names, view_service
+from tramontane.api.handlers.services import cells_by_id, view_service
 from tramontane.api.parts import LogSource
 from tramontane.domain.ids import ServiceId
 from tramontane.wire.schemas import LogLine, ServiceView
@@ -97,7 +97,7 @@ def _look(
         records = store.list_services(project)
     else:
         records = [each for id_ in changed if (each := store.read_service_by_id(id_)) is not None]
-    cells = cell_names(caller)
+    cells = cells_by_id(caller)
     return {
         record.service.id: view_service(caller, record, cells)
         for record in records

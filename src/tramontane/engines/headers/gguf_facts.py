@@ -4,6 +4,7 @@ Keys by https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; what they mea
 llama.cpp's ``src/llama-hparams.cpp`` and ``src/llama-kv-cache*.cpp``.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -42,6 +43,7 @@ SLIDING_PERIODS: Mapping[str, int] = {
 (``set_swa_pattern`` in llama.cpp's ``src/models``). An architecture that is not listed is taken
 to look at everything in every layer: reckoned with too much memory rather than too little."""
 LAYERS_MAX = 100_000
+_FEED_FORWARD = re.compile(r"blk\.(\d+)\.ffn_(gate|up|gate_up|down)(_exps)?\.weight")
 _F32_BYTES = 4
 _FILE_TYPE_GUESSED = 1024
 """Added to the number where the converter did not know it for certain."""
@@ -64,6 +66,7 @@ def facts_of_gguf(header: GgufHeader, size_bytes: int) -> ModelFacts:
         layers=keys.own("block_count"),
         embedding_length=keys.own("embedding_length"),
         feed_forward_length=_feed_forward_length(keys),
+        feed_forward_width=_feed_forward_width(keys, header.tensors),
         attention_heads=keys.largest("attention.head_count"),
         vocabulary=_vocabulary(keys, header.tensors),
         merges=keys.length("tokenizer.ggml.merges"),
@@ -138,6 +141,18 @@ def _feed_forward_length(keys: _Keys) -> int | None:
     if used and keys.own("expert_count"):
         return max(used * (expert or dense or 0), dense or 0) or None
     return dense
+
+
+def _feed_forward_width(keys: _Keys, tensors: tuple[Tensor, ...]) -> int | None:
+    """Return the numbers of the first step's matrices, side by side, and of what the last takes."""
+    widths: Counter[str] = Counter()
+    for each in tensors:
+        found = _FEED_FORWARD.fullmatch(each.name)
+        if found is not None and len(each.shape) >= 2:
+            layer, kind, experts = found.groups()
+            met = (keys.own("expert_used_count") or 1) if experts else 1
+            widths[layer] += met * (each.shape[0] if kind == "down" else each.shape[1])
+    return max(widths.values(), default=None)
 
 
 def _vocabulary(keys: _Keys, tensors: tuple[Tensor, ...]) -> int | None:
