@@ -1,6 +1,6 @@
 """``tram apply`` and ``tram plan``: all services of a manifest at once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,10 @@ import click
 from tramontane.base.errors import TramontaneError
 from tramontane.cli.deploy import TIMEOUT_S, default_name, note_workers, read_manifest_file
 from tramontane.cli.failures import report
+from tramontane.cli.models import sizing_lines
 from tramontane.cli.operate import print_candidates
 from tramontane.cli.options import DEFAULT_PROJECT, DurationType, output_option
-from tramontane.cli.output import make_table, print_document
+from tramontane.cli.output import make_table, one_line, print_document
 from tramontane.cli.rollout import Rollout, digest_of, follow, put, upload
 from tramontane.cli.session import Session, pass_session
 from tramontane.wire import calls
@@ -109,9 +110,19 @@ def _print_planned(service: dict[str, Any]) -> None:
         "" if service["placeable"] else "; no cell may and can run it: it would stay pending"
     )
     click.echo(f"{service['name']}: {service['action']}{placeable}")
+    if service.get("problem"):
+        click.echo(f"  {one_line(service['problem'])}")
+    for line in _sizing_lines(service["candidates"]):
+        click.echo(f"  {line}")
     for change in service["changes"]:
         click.echo(f"  {change}")
     print_candidates(service["candidates"])
+
+
+def _sizing_lines(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the size of an instance in the first cell, which is the best."""
+    sizing = candidates[0].get("sizing") if candidates else None
+    return sizing_lines(sizing) if sizing else []
 
 
 def _wait_for_all(session: Session, rollouts: list[Rollout], timeout_s: float) -> int:

@@ -1,5 +1,6 @@
 """``tram deploy``: from a directory or a model to an address that answers."""
 
+import json
 import re
 import shlex
 import stat
@@ -12,6 +13,7 @@ from typing import Any
 import click
 
 from tramontane.base.errors import InvalidRequest, Unsupported
+from tramontane.cli.models import sizing_lines
 from tramontane.cli.options import DEFAULT_PROJECT, DurationType, NumberType, output_option
 from tramontane.cli.output import print_document
 from tramontane.cli.rollout import Rollout, follow, put, upload
@@ -38,7 +40,6 @@ TIMEOUT_S = 600.0
 class Flags:
     """What the command line says about the service; None and empty leave the manifest alone."""
 
-    model: str | None
     policy: Sequence[str]
     env: Sequence[str]
     min: int | None
@@ -95,14 +96,17 @@ def deploy(  # noqa: PLR0913 - one argument per option
     if model is not None and path is not None:
         raise click.UsageError("PATH and --model exclude each other: deploy one of them")
     session.about(f"source {path or 'in this directory'}" if model is None else f"model {model}")
-    directory = None if model is not None else _check_directory(path or Path())
-    manifest = _manifest(directory)
+    if model is None:
+        directory = _check_directory(path or Path())
+        manifest = _manifest(directory)
+    else:
+        directory, manifest = None, _manifest_of_model(model)
     project = project or manifest.project or DEFAULT_PROJECT
     (service,) = manifest.services
     name = name or service.name or default_name(model, directory)
     session.about_service(project, name)
     note_workers(session, {name: service})
-    flags = Flags(model=model, policy=policy, env=env, min=min, max=max)
+    flags = Flags(policy=policy, env=env, min=min, max=max)
     service = apply_flags(service, flags)
     api = session.api()
     digest = ""
@@ -122,6 +126,8 @@ def finish(
         service = follow(session, api, rollout, timeout_s)
     else:
         service = api.fetch(calls.get_service(rollout.project, rollout.name))
+    for line in sizing_lines(service["sizing"]) if service.get("sizing") else ():
+        session.note(line)
     if not service["policy"]:
         session.note("no policy: it may run on any cell")
     if output != "table":
@@ -195,8 +201,6 @@ def default_name(model: str | None, directory: Path | None) -> str:
 def apply_flags(service: ManifestService, flags: Flags) -> ManifestService:
     """Return the service with what the command line says about it."""
     body = service.definition.model_dump()
-    if flags.model is not None:
-        body |= {"kind": "model", "source": {"model": model_reference(flags.model, Path())}}
     if flags.policy:
         body["policy"] = list(dict.fromkeys(flags.policy))
     body["environment"] |= dict(_variable(each) for each in flags.env)
@@ -227,9 +231,13 @@ def _variable(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _manifest(directory: Path | None) -> Manifest:
-    if directory is None:
-        return read_manifest(b"{}")
+def _manifest_of_model(model: str) -> Manifest:
+    # As if there were one with this key alone.
+    document = json.dumps({"model": model_reference(model, Path())}, ensure_ascii=False)
+    return read_manifest(document.encode("utf-8", "replace"), "--model")
+
+
+def _manifest(directory: Path) -> Manifest:
     file = directory / MANIFEST_NAME
     if not file.exists():
         # As if there were one without any key.

@@ -126,3 +126,24 @@ def inspect_model(session: Session, reference: str, output: str) -> None:
     session.about(f"model {reference}")
     found = session.api().fetch(calls.inspect_model(model_reference(reference, Path())))
     print_one(output, found, [(title, _fact(name)) for title, name in FACTS])
+
+
+def sizing_lines(sizing: Item) -> list[str]:
+    """Return what an instance of a model gets in one line, and a line for each thing to know."""
+    tokens = f"{sizing['context_tokens']:,} tokens"
+    cores = f"{sizing['cpus']:g} core" + ("s" if sizing["cpus"] != 1 else "")
+    parts = {each["name"]: each["size_bytes"] for each in sizing["parts"]}
+    if parts:
+        parts["headroom"] = sizing["memory_bytes"] - sizing["needed_bytes"]
+    if cache := sizing["prompt_cache_bytes"]:
+        parts |= {"headroom": parts["headroom"] - cache, "prompt cache": cache}
+    terms = " + ".join(f"{name} {_mebibytes(size)}" for name, size in parts.items())
+    memory = f"{_mebibytes(sizing['memory_bytes'])} MiB" + (f" = {terms}" if terms else "")
+    line = (
+        f"size: {sizing['engine']}, {sizing['parallel']} x {tokens} of context, {cores}, {memory}"
+    )
+    return [line, *(f"note: {each}" for each in sizing["notes"])]
+
+
+def _mebibytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1024**2:,.0f}"

@@ -117,6 +117,13 @@ def _is_done(
                 code="refused_by_policy",
                 next_step=f"tram why {name} shows each rule and cell; it stays pending until then",
             )
+        case (("pending" | "failed"), "too_large"):
+            raise CommandFailed(
+                f"no cell can ever run {name}: {message}",
+                code="unsupported",
+                next_step="tram models inspect shows what the model's files say of it; "
+                f"deployment {rollout.number} stays pending until a cell is large enough",
+            )
         case "failed", reason:
             built = "build" in reason
             detail = build_log.tail() if built else _last_output(api, rollout)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cli.fake import Tram, make_deployment, make_service
+from tramontane.cli.models import sizing_lines
 from tramontane.wire.calls import Call
 
 HELLO = "projects/default/services/hello"
@@ -97,6 +98,80 @@ def test_deploy_a_model(tram: Tram) -> None:
     assert tram("deploy", "--model", "tiny", "--no-wait").code == 0
     body = tram.api.sent("PUT", tiny)
     assert (body["kind"], body["source"]) == ("model", {"model": "tiny"})
+
+
+SIZING = {
+    "engine": "llama.cpp",
+    "memory_bytes": 118 * 1024**2,
+    "needed_bytes": 54 * 1024**2,
+    "cpus": 1.0,
+    "threads": 1,
+    "context_tokens": 1024,
+    "parallel": 4,
+    "batch_tokens": 512,
+    "embeddings": True,
+    "prompt_cache_bytes": 0,
+    "parts": [
+        {"name": "weights", "size_bytes": 20 * 1024**2, "how": ""},
+        {"name": "engine", "size_bytes": 34 * 1024**2, "how": ""},
+    ],
+    "notes": ["1,024 tokens of context instead of the model's own 2,048"],
+}
+SIZE = (
+    "size: llama.cpp, 4 x 1,024 tokens of context, 1 core, 118 MiB = "
+    "weights 20 + engine 34 + headroom 64\n"
+)
+
+
+def test_deploying_a_model_shows_what_an_instance_gets(tram: Tram) -> None:
+    tiny = "projects/default/services/tiny"
+    accept(tram, service=tiny)
+    tram.api.on("GET", tiny, make_service(name="tiny", sizing=SIZING))
+    result = tram("deploy", "--model", "tiny")
+    assert SIZE in result.err
+    assert "note: 1,024 tokens of context instead of the model's own 2,048\n" in result.err
+    body = tram.api.sent("PUT", tiny)
+    assert body["resources"]["memory_bytes"] is None
+    printed = json.loads(tram("deploy", "--model", "tiny", "-o", "json").out)
+    assert printed["sizing"] == SIZING
+
+
+def test_a_model_that_no_cell_can_ever_hold_is_not_waited_for(tram: Tram) -> None:
+    tiny = "projects/default/services/tiny"
+    accept(tram, make_deployment("pending", reason="too_large", message="it needs 9"), service=tiny)
+    result = tram("deploy", "--model", "tiny")
+    assert result.code == 1
+    assert "error: no cell can ever run tiny: it needs 9\n" in result.err
+    assert "next: tram models inspect" in result.err
+
+
+def test_plan_shows_the_size_of_a_model_or_why_there_is_none(tram: Tram, tmp_path: Path) -> None:
+    (tmp_path / "tramontane.yaml").write_text("services: {a: {model: tiny}, b: {model: gone}}\n")
+    candidate = {"cell": "local", "allowed": True, "reason": "fits", "findings": []}
+    planned = {"action": "create", "changes": [], "placeable": True, "problem": None}
+    services = [
+        {"name": "a", **planned, "candidates": [{**candidate, "sizing": SIZING}]},
+        {
+            "name": "b",
+            **planned,
+            "placeable": False,
+            "problem": "cannot read the model gone",
+            "candidates": [{**candidate, "sizing": None}],
+        },
+    ]
+    document = {"project": "default", "services": services}
+    tram.api.on("POST", "projects/default/plan", document)
+    out = tram("plan", "-f", str(tmp_path)).out
+    assert f"a: create\n  {SIZE}  note: 1,024" in out
+    assert "b: create; no cell may and can run it: it would stay pending\n  cannot read" in out
+    assert json.loads(tram("plan", "-f", str(tmp_path), "-o", "json").out) == document
+
+
+def test_memory_beyond_what_is_needed_is_shown_as_what_it_is_for() -> None:
+    lines = sizing_lines({**SIZING, "memory_bytes": 150 * 1024**2, "prompt_cache_bytes": 2**25})
+    assert lines[0].endswith("150 MiB = weights 20 + engine 34 + headroom 64 + prompt cache 32")
+    trusted = {**SIZING, "needed_bytes": 0, "parts": [], "cpus": 2.5}
+    assert sizing_lines(trusted)[0].endswith("2.5 cores, 118 MiB")
 
 
 def test_model_file_is_sent_by_its_whole_path(
