@@ -44,6 +44,7 @@ from tramontane.gateway.options import GatewayOptions
 from tramontane.gateway.server import Rejection
 from tramontane.processes.arguments import Address, ControlArguments, parse_control_arguments
 from tramontane.processes.artifacts import ArtifactMaker
+from tramontane.processes.gpus import facts_of, find_gpus
 from tramontane.processes.interpreter import find_engine_files
 from tramontane.processes.layout import Layout, open_layout, open_run
 from tramontane.processes.listening import check_free, listen
@@ -242,7 +243,8 @@ class Control:
             launcher_idle_s=LAUNCHER_IDLE_S,
         )
         await _require(runtime)
-        cell = make_cell(self._claim(), runtime.kind, arguments.isolation)
+        gpus = facts_of(await asyncio.to_thread(find_gpus), self._clock.now())
+        cell = make_cell(self._claim(), runtime.kind, arguments.isolation, gpus)
         await asyncio.to_thread(self._store.upsert_cell, cell)
         return runtime, cell
 

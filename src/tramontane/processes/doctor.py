@@ -16,6 +16,7 @@ from pathlib import Path
 from tramontane.base.clock import SystemClock
 from tramontane.base.errors import Unsupported
 from tramontane.gateway.envoy import find_binary
+from tramontane.processes.gpus import find_gpus
 from tramontane.runtimes.process.runtime import ProcessRuntime
 from tramontane.runtimes.runtime import Capability
 
@@ -42,7 +43,12 @@ async def examine() -> list[dict[str, object]]:
         )
         isolation = list(await runtime.capabilities())
         await runtime.close()
-    groups = {"isolation": isolation, "gateway": [_gateway()], "builds": _tools()}
+    groups = {
+        "isolation": isolation,
+        "gateway": [_gateway()],
+        "builds": _tools(),
+        "models": [_gpus()],
+    }
     return [
         {"group": group, **asdict(capability)}
         for group, capabilities in groups.items()
@@ -56,6 +62,11 @@ def _gateway() -> Capability:
     except Unsupported as error:
         return Capability(name="envoy", offered=False, detail=error.message, required=True)
     return Capability(name="envoy", offered=True, detail=f"found {binary.name}", required=True)
+
+
+def _gpus() -> Capability:
+    finding = find_gpus()
+    return Capability(name="gpu", offered=bool(finding.gpus), detail=finding.detail)
 
 
 def _tools() -> list[Capability]:

@@ -59,7 +59,9 @@ def check_country(text: str) -> str:
     return code
 
 
-def make_cell(claim: Claim | None, runtime: str, isolation: str) -> Cell:
+def make_cell(
+    claim: Claim | None, runtime: str, isolation: str, measured: tuple[Fact, ...] = ()
+) -> Cell:
     """Return the cell that this machine is; without a claim nothing is known of its place."""
     return Cell(
         id=CELL_ID,
@@ -67,7 +69,7 @@ def make_cell(claim: Claim | None, runtime: str, isolation: str) -> Cell:
         runtime=runtime,
         isolation=isolation,
         capacity=Capacity(memory_bytes=memory_bytes(), cpus=float(os.cpu_count() or 1)),
-        facts=() if claim is None else _facts(claim),
+        facts=(*(() if claim is None else _facts(claim)), *measured),
     )
 
 
