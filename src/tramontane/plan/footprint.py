@@ -58,7 +58,7 @@ def missing_facts(facts: ModelFacts) -> list[str]:
     """Return what the sum needs and the files do not say."""
     needed = {
         "embedding_length": facts.embedding_length,
-        "feed_forward_width": facts.feed_forward_width,
+        "feed_forward_length": _feed_forward_width(facts),
         "vocabulary": facts.vocabulary,
     }
     if not facts.embedding_only:
@@ -151,7 +151,7 @@ def _compute(facts: ModelFacts, load: Load) -> Part:
     embedding = facts.embedding_length or 0
     heads = (facts.attention_heads or 0) + (facts.kv_heads or 0)
     widest = max(
-        facts.feed_forward_width or 0,
+        _feed_forward_width(facts) or 0,
         2 * heads * (facts.key_length or 0),
         (facts.vocabulary or 0) if _scores_all(facts) else 0,
     )
@@ -164,6 +164,13 @@ def _compute(facts: ModelFacts, load: Load) -> Part:
         size_bytes=load.batch_tokens * per_token,
         how=f"{load.batch_tokens} tokens at once x {per_token:,} bytes",
     )
+
+
+def _feed_forward_width(facts: ModelFacts) -> int | None:
+    """Return what is alive in that step; with a gate, as nearly all have, if no tensor tells."""
+    if facts.feed_forward_width is None and facts.feed_forward_length is not None:
+        return 3 * facts.feed_forward_length
+    return facts.feed_forward_width
 
 
 def _outputs(facts: ModelFacts, load: Load) -> Part:

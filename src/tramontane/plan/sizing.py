@@ -37,8 +37,11 @@ CACHE_BYTES_UNASKED = 2 * 1024 * MEBIBYTE
 """Unasked, the cache takes no more than this or than the weights: it is cleared at every start, a
 second per GiB and more, and that is time in which a request waits for a sleeping model."""
 HEADROOM_SHARE = 10
-HEADROOM_BYTES_MIN = 64 * MEBIBYTE
-"""Requests, their threads and answers, and what a sum does not foresee."""
+HEADROOM_BYTES = 384 * MEBIBYTE
+"""For requests, and what a sum does not foresee. While text becomes tokens it takes fifty times its
+length, whether the context could hold it or not: enough for one of 5 MB, or sixteen of 400 KB."""
+HEADROOM_BYTES_LEAST = 64 * MEBIBYTE
+"""Where its user limits the memory, or the cell does: long texts may end the instance then."""
 SMALL_BYTES = 64 * MEBIBYTE
 """Below this a model computes so little per token that a second thread mostly waits and spins:
 measured with the bundled model on two busy cores, p99 went from 63 ms to 7 s."""
@@ -125,11 +128,12 @@ def mebibytes_down(size_bytes: int) -> str:
 # --- when the files say enough -----------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Room:
     memory_bytes: int
     cache_bytes: int
     """Of the memory, for a context that nobody asked for."""
+    headroom_bytes: int
 
 
 class _Search:
@@ -153,16 +157,20 @@ class _Search:
         """Return the best size within what the user gave, or within the cell."""
         given, whole = self._resources.memory_bytes, self._capacity.memory_bytes
         cache = max(self._facts.size_bytes, CACHE_BYTES_UNASKED)
-        room = (
-            [_Room(whole // SHARE, cache), _Room(whole, cache), _Room(whole, whole)]
-            if given is None
-            else [_Room(given, given)]
+        last = _Room(
+            memory_bytes=whole if given is None else given,
+            cache_bytes=whole if given is None else given,
+            headroom_bytes=HEADROOM_BYTES_LEAST,
         )
-        for each in room:
+        unasked = [
+            _Room(memory_bytes=each, cache_bytes=cache, headroom_bytes=HEADROOM_BYTES)
+            for each in (whole // SHARE, whole)
+        ]
+        for each in [*unasked, last] if given is None else [last]:
             load = self._most_within(each)
             if load is not None:
-                return self._sized(load)
-        return self._refused(room[-1].memory_bytes)
+                return self._sized(load, each)
+        return self._refused(last)
 
     def _most_within(self, room: "_Room") -> Load | None:
         worth_having = min(CONTEXT_WORTH_HAVING, self._wanted)
@@ -198,11 +206,12 @@ class _Search:
         parts = footprint(self._facts, load)
         cache = sum(each.size_bytes for each in parts if each.name == CACHE)
         asked = self._given is not None
-        return with_headroom(parts) <= room.memory_bytes and (asked or cache <= room.cache_bytes)
+        fits = with_headroom(parts, room.headroom_bytes) <= room.memory_bytes
+        return fits and (asked or cache <= room.cache_bytes)
 
-    def _sized(self, load: Load) -> Sizing:
+    def _sized(self, load: Load, room: "_Room") -> Sizing:
         parts = footprint(self._facts, load)
-        needed = with_headroom(parts)
+        needed = with_headroom(parts, room.headroom_bytes)
         given = self._resources.memory_bytes
         cpus, threads = _cores(self._facts, self._capacity, self._resources)
         return Sizing(
@@ -215,7 +224,7 @@ class _Search:
             batch_tokens=load.batch_tokens,
             checkpoints=CHECKPOINTS,
             embeddings=self._facts.embeds,
-            prompt_cache_bytes=0 if given is None else given - needed,
+            prompt_cache_bytes=0 if given is None else max(given - with_headroom(parts), 0),
             parts=parts,
             notes=tuple(self._notes(load)),
         )
@@ -238,15 +247,16 @@ class _Search:
                 "a context worth having"
             )
 
-    def _refused(self, limit_bytes: int) -> Refusal:
+    def _refused(self, room: "_Room") -> Refusal:
         least = self._load(self._slots[-1], self._given or min(CELLS, self._wanted))
         parts = footprint(self._facts, least)
         given = self._resources.memory_bytes
-        there = f"the cell has {mebibytes_down(limit_bytes)}"
+        needed = with_headroom(parts, room.headroom_bytes)
+        there = f"the cell has {mebibytes_down(room.memory_bytes)}"
         if given is not None:
             there = f"resources.memory allows {mebibytes_down(given)}"
         return Refusal(
-            message=f"it needs {mebibytes(with_headroom(parts))} of memory for "
+            message=f"it needs {mebibytes(needed)} of memory for "
             f"{_times(least.parallel)} at a time with {least.context_tokens:,} tokens of context "
             f"({describe_parts(parts)}, and headroom), but {there}; {self._next_step()}",
             parts=parts,
@@ -260,10 +270,10 @@ class _Search:
         return "take a smaller model, one with stronger quantisation, or a larger machine"
 
 
-def with_headroom(parts: tuple[Part, ...]) -> int:
+def with_headroom(parts: tuple[Part, ...], least_bytes: int = HEADROOM_BYTES) -> int:
     """Return the limit for an instance that takes these parts, in whole mebibytes."""
     needed = sum(each.size_bytes for each in parts)
-    limit = needed + max(needed // HEADROOM_SHARE, HEADROOM_BYTES_MIN)
+    limit = needed + max(needed // HEADROOM_SHARE, least_bytes)
     return -(-limit // MEBIBYTE) * MEBIBYTE
 
 

@@ -4,6 +4,7 @@ Every shape exercises a term of ``plan.footprint`` that would be missed in anoth
 whose memory differs fails here, not at a user's.
 """
 
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,12 @@ def test_an_engine_takes_the_context_and_the_slots_that_were_reckoned(tmp_path: 
         assert [each["n_ctx"] for each in engine.ask("/slots")] == [512] * 3
         with pytest.raises(AssertionError, match="exceed_context_size_error"):
             engine.complete(tokens(600, 1))
+
+
+def test_a_text_of_five_megabytes_is_refused_and_does_not_break_the_limit(tmp_path: Path) -> None:
+    model = Path(str(files("tramontane.engines").joinpath("models/tiny.gguf")))
+    sizing = size(inspect_model(model), EngineOptions())
+    with serving(model, sizing, tmp_path) as engine:
+        with pytest.raises(AssertionError, match="exceed_context_size_error"):
+            engine.ask("/completion", {"prompt": "hello 1 " * 655_360, "n_predict": 1})
+        assert engine.peak_bytes < sizing.memory_bytes

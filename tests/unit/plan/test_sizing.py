@@ -19,7 +19,14 @@ from tramontane.domain.definition import (
 from tramontane.domain.model import ModelFacts, Pooling, WeightsFormat
 from tramontane.plan.footprint import CACHE, CELLS, ENGINE_BYTES, SLOT_BYTES, Load, footprint
 from tramontane.plan.needs import needs_of
-from tramontane.plan.sizing import Refusal, Sizing, size_model, with_headroom
+from tramontane.plan.sizing import (
+    HEADROOM_BYTES,
+    HEADROOM_BYTES_LEAST,
+    Refusal,
+    Sizing,
+    size_model,
+    with_headroom,
+)
 
 MIB, GIB = 1024**2, 1024**3
 AUTOMATIC, USUAL = ResourceWishes(), EngineOptions()
@@ -120,6 +127,12 @@ def test_recurrent_layers_take_the_same_whatever_the_length() -> None:
     assert isinstance(size_model(facts, SERVER, AUTOMATIC, USUAL), Sizing)
 
 
+def test_a_feed_forward_step_is_taken_to_have_a_gate_where_no_tensor_tells() -> None:
+    load = Load(context_tokens=1024, parallel=1, batch_tokens=512)
+    untold = replace(TINY, feed_forward_width=None, feed_forward_length=640)
+    assert footprint(untold, load) == footprint(TINY, load)
+
+
 def test_a_model_that_makes_vectors_scores_every_token_of_a_batch() -> None:
     load = Load(context_tokens=4096, parallel=1, batch_tokens=512)
     embeds = replace(MISTRAL_7B, pooling=Pooling.LAST, vocabulary=131072)
@@ -143,8 +156,20 @@ def test_the_limit_is_the_sum_with_headroom_in_whole_mebibytes() -> None:
     assert found.memory_bytes % MIB == 0
     assert found.memory_bytes >= found.needed_bytes * 1.1
     least = footprint(TINY, Load(context_tokens=256, parallel=1, batch_tokens=256))
-    assert with_headroom(least) >= sum(each.size_bytes for each in least) + 64 * MIB
+    assert with_headroom(least) >= sum(each.size_bytes for each in least) + HEADROOM_BYTES
     assert ENGINE_BYTES + SLOT_BYTES in [each.size_bytes for each in least]
+
+
+def test_a_limit_that_its_user_gives_may_leave_less_for_requests() -> None:
+    automatic = sized(TINY)
+    tight = sized(TINY, resources=ResourceWishes(memory_bytes=128 * MIB))
+    assert (tight.parts, tight.prompt_cache_bytes) == (automatic.parts, 0)
+    assert automatic.memory_bytes > 384 * MIB > tight.memory_bytes
+    assert "resources.memory allows 80 MiB" in refused(
+        TINY, resources=ResourceWishes(memory_bytes=80 * MIB)
+    )
+    small = sized(TINY, Capacity(memory_bytes=256 * MIB, cpus=1))
+    assert small.memory_bytes < 256 * MIB
 
 
 # --- what a user did not say -------------------------------------------------------------------
@@ -306,7 +331,7 @@ def test_a_size_fits_or_is_refused_with_a_sum_that_does_not(
     available = capacity.memory_bytes if limit is None else limit
     if isinstance(found, Refusal):
         if found.parts:
-            assert with_headroom(found.parts) > available
+            assert with_headroom(found.parts, HEADROOM_BYTES_LEAST) > available
         return
     assert found.memory_bytes == limit if limit else found.memory_bytes <= available
     assert found.parallel >= 1
@@ -315,7 +340,8 @@ def test_a_size_fits_or_is_refused_with_a_sum_that_does_not(
     assert options.parallel in {None, found.parallel}
     assert options.context_tokens in {None, found.context_tokens}
     if found.parts:
-        assert with_headroom(found.parts) + found.prompt_cache_bytes <= available
+        least = HEADROOM_BYTES if found.prompt_cache_bytes else HEADROOM_BYTES_LEAST
+        assert with_headroom(found.parts, least) + found.prompt_cache_bytes <= available
     shortened = found.context_tokens < (facts.context_length or 0)
     if shortened and options.context_tokens is None:
         assert found.notes, "what is less than the model offers is said"

@@ -47,7 +47,6 @@ def facts_of_safetensors(
         key_length, value_length = latent + (_natural(text, "qk_rope_head_dim") or 0), 0
         kv_heads = 1
     window = _natural(text, "sliding_window") or None
-    feed_forward = _feed_forward_length(text)
     return ModelFacts(
         format=WeightsFormat.SAFETENSORS,
         size_bytes=size_bytes,
@@ -58,9 +57,7 @@ def facts_of_safetensors(
         context_length=_natural(text, "max_position_embeddings", "n_positions"),
         layers=layers,
         embedding_length=width,
-        feed_forward_length=feed_forward,
-        # Whether there is a gate is in the code of each architecture; nearly all have one.
-        feed_forward_width=None if feed_forward is None else 3 * feed_forward,
+        feed_forward_length=_feed_forward_length(text),
         attention_heads=heads,
         kv_heads=kv_heads,
         kv_heads_total=None if layers is None or kv_heads is None else layers * kv_heads,
