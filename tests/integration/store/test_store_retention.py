@@ -14,7 +14,13 @@ from sqlalchemy import delete, select, text
 from tramontane.base.errors import InvalidRequest
 from tramontane.base.ids import counting_ids, random_id
 from tramontane.domain.artifact import Artifact
-from tramontane.domain.definition import Definition, DirectorySource, ModelSource, ServiceKind
+from tramontane.domain.definition import (
+    Definition,
+    DirectorySource,
+    ModelSource,
+    ResourceWishes,
+    ServiceKind,
+)
 from tramontane.domain.deployment import Deployment, DeploymentStatus
 from tramontane.domain.ids import CellId, DeploymentId, InstanceId, ServiceId
 from tramontane.domain.instance import Instance, InstanceStatus
@@ -297,6 +303,35 @@ def test_columns_are_filled_from_what_an_older_version_wrote(database: Path | st
         rows = {row[0]: (row[1], row[2]) for row in connection.execute(select(*columns))}
     assert rows == {built.id: (digest(1), "sha256:a1"), model.id: (None, None)}
     assert store.read_deployment(DeploymentId(built.id)) is not None
+    store.close()
+
+
+def test_models_that_were_stored_with_the_usual_limits_are_sized(database: Path | str) -> None:
+    usual = ResourceWishes(memory_bytes=512 * 1024**2, cpus=1.0)
+    chosen = ResourceWishes(memory_bytes=2**30, cpus=1.0, processes_max=64)
+    store = open_store(database)
+    ids = counting_ids()
+    store.record_source(digest(1), 5, now=0.0)
+    wanted = {
+        "web": replace(definition(1), resources=usual),
+        "model": replace(MODEL, resources=usual),
+        "chosen": replace(MODEL, resources=chosen),
+    }
+    for name, each in wanted.items():
+        store.deploy("p", name, each, now=1, ids=ids)
+    store.close()
+    undo(database)
+    store = open_store(database)
+    found = {
+        record.service.name: record.deployments[0].definition for record in store.list_services()
+    }
+    assert found == {
+        "web": wanted["web"],
+        "model": replace(MODEL, resources=ResourceWishes()),
+        "chosen": replace(MODEL, resources=replace(chosen, cpus=None)),
+    }
+    again = store.deploy("p", "model", MODEL, now=2, ids=ids)[1]
+    assert again.number == 1, "deployed again, it is what is there"
     store.close()
 
 
