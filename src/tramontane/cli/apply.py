@@ -110,8 +110,9 @@ def _print_planned(service: dict[str, Any]) -> None:
         "" if service["placeable"] else "; no cell may and can run it: it would stay pending"
     )
     click.echo(f"{service['name']}: {service['action']}{placeable}")
-    if service.get("problem"):
-        click.echo(f"  {one_line(service['problem'])}")
+    for said in (service.get("problem"), service.get("note")):
+        if said:
+            click.echo(f"  {one_line(said)}")
     for line in _sizing_lines(service["candidates"]):
         click.echo(f"  {line}")
     for change in service["changes"]:

@@ -426,6 +426,8 @@ class PlannedService(View):
     placeable: bool
     problem: str | None = None
     """Why its model could not be looked at; then nothing is known of its size."""
+    note: str | None = None
+    """Why nothing is known of its model's size yet: its weights have to be fetched first."""
 
 
 class PlanRequest(Request):

@@ -176,6 +176,8 @@ def build_world(store: Store, directory: Path) -> World:
         return ExecView(instance=instance.id, exit_code=3, stdout="out", stderr="")
 
     def inspect(reference: str) -> ModelFacts:
+        if reference.startswith("hf://"):
+            raise NotFound(f"{reference} is not on this machine")
         if reference not in FACTS:
             raise InvalidRequest(f"cannot read the model {reference}", path="source.model")
         return FACTS[reference]

@@ -32,6 +32,9 @@ async def test_a_deployment_keeps_what_a_reference_meant(
     (planned,) = plan.json()["services"]
     assert planned["action"] == "update"
     assert planned["changes"] == [f"source.model: 'hf://o/r@{'1' * 40}' → 'hf://o/r@{'2' * 40}'"]
+    assert planned["placeable"], "its size is known when its weights are here, not before"
+    assert planned["problem"] is None
+    assert f"tram models fetch hf://o/r@{'2' * 40}" in planned["note"]
     moved = await deploy(client)
     assert moved["number"] == first["number"] + 1
     (model,) = (await client.get("/api/v1/models")).json()

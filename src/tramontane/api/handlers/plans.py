@@ -50,7 +50,7 @@ def _plan(
     record: ServiceRecord | None,
 ) -> PlannedService:
     name, definition = wanted
-    facts, problem = _look_at_model(caller, definition)
+    facts, problem, note = _look_at_model(caller, definition)
     wish = Wish(definition=definition, facts=facts, project_policy=policy)
     candidates = find_candidates(caller.parts.store, wish, caller.now)
     desired = None if record is None else record.deployment(record.service.desired_deployment)
@@ -63,17 +63,26 @@ def _plan(
         candidates=[candidate_view(each) for each in candidates],
         placeable=problem is None and any(each.allowed and each.fits for each in candidates),
         problem=problem,
+        note=note,
     )
 
 
-def _look_at_model(caller: Caller, definition: Definition) -> tuple[ModelFacts | None, str | None]:
-    """Return what a model's files say, or why they could not be read."""
+def _look_at_model(
+    caller: Caller, definition: Definition
+) -> tuple[ModelFacts | None, str | None, str | None]:
+    """Return what a model's files say, or why they cannot be read, or why not yet."""
     if not isinstance(definition.source, ModelSource):
-        return None, None
+        return None, None, None
     try:
-        return caller.parts.inspect_model(definition.source.reference), None
+        return caller.parts.inspect_model(definition.source.reference), None, None
+    except NotFound:
+        note = (
+            "what an instance needs is known once the weights are on the platform's machine; "
+            f"fetch them ahead: tram models fetch {definition.source.reference}"
+        )
+        return None, None, note
     except TramontaneError as error:
-        return None, error.message
+        return None, error.message, None
 
 
 def _differences(before: Definition, after: Definition) -> Iterator[str]:
