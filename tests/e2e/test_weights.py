@@ -61,6 +61,30 @@ def test_a_model_comes_from_the_hub_with_progress(platform: Platform, hub: Hub) 
     assert model["facts"]["revision"] == model["reference"].rpartition("@")[2]
 
 
+def test_an_instance_gets_what_the_fetched_headers_say(platform: Platform) -> None:
+    sizing = platform.service("one")["sizing"]
+    parts = {each["name"]: each["size_bytes"] for each in sizing["parts"]}
+    assert parts["weights"] == len(TINY)
+    assert sizing["context_tokens"] == 1024
+    assert sizing["memory_bytes"] >= sizing["needed_bytes"] == sum(parts.values())
+
+
+def test_what_does_not_fit_is_told_with_the_sum_and_starts_nothing(
+    platform: Platform, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "tramontane.yaml"
+    manifest.write_text("{model: hf://local/tiny, name: tight, resources: {memory: 64MiB}}\n")
+    planned = platform.tram("plan", "-f", manifest)
+    assert "tight: create; no cell may and can run it" in planned.stdout
+    refused = platform.tram("apply", "-f", manifest, check=1)
+    assert "no cell can ever run tight" in refused.stderr
+    assert "engine 33 MiB" in refused.stderr
+    assert "resources.memory allows 64 MiB" in refused.stderr
+    found = platform.service("tight")
+    assert (found["status"], found["reason"], found["instances"]) == ("pending", "too_large", [])
+    platform.tram("services", "delete", "tight")
+
+
 def test_a_second_service_shares_the_copy(platform: Platform, hub: Hub) -> None:
     sent = hub.bytes_sent
     platform.tram("deploy", "--model", "hf://local/tiny", "--name", "two")
