@@ -121,8 +121,8 @@ def _is_done(
             raise CommandFailed(
                 f"no cell can ever run {name}: {message}",
                 code="unsupported",
-                next_step="tram models inspect shows what the model's files say of it; "
-                f"deployment {rollout.number} stays pending until a cell is large enough",
+                next_step="correct it and deploy again; "
+                f"until then deployment {rollout.number} stays pending: tram why {name}",
             )
         case "failed", reason:
             built = "build" in reason

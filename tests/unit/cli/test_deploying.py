@@ -142,7 +142,7 @@ def test_a_model_that_no_cell_can_ever_hold_is_not_waited_for(tram: Tram) -> Non
     result = tram("deploy", "--model", "tiny")
     assert result.code == 1
     assert "error: no cell can ever run tiny: it needs 9\n" in result.err
-    assert "next: tram models inspect" in result.err
+    assert "next: correct it and deploy again; until then deployment" in result.err
 
 
 def test_plan_shows_the_size_of_a_model_or_why_there_is_none(tram: Tram, tmp_path: Path) -> None:
@@ -158,12 +158,14 @@ def test_plan_shows_the_size_of_a_model_or_why_there_is_none(tram: Tram, tmp_pat
             "problem": "cannot read the model gone",
             "candidates": [{**candidate, "sizing": None}],
         },
+        {"name": "c", **planned, "note": "not here yet", "candidates": [candidate]},
     ]
     document = {"project": "default", "services": services}
     tram.api.on("POST", "projects/default/plan", document)
     out = tram("plan", "-f", str(tmp_path)).out
     assert f"a: create\n  {SIZE}  note: 1,024" in out
     assert "b: create; no cell may and can run it: it would stay pending\n  cannot read" in out
+    assert "c: create\n  not here yet\n" in out
     assert json.loads(tram("plan", "-f", str(tmp_path), "-o", "json").out) == document
 
 
