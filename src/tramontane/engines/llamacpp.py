@@ -1,7 +1,7 @@
 """llama.cpp as an engine: from a GGUF file to what a runtime must run. Pure.
 
 Called when a deployment's source is a model. The server is the native one of ``xllamacpp``; it
-speaks the OpenAI API on a Unix socket, so that the gateway reaches it without a hop between.
+speaks the OpenAI API on a Unix socket, to which the instance's meter connects.
 """
 
 import json
@@ -14,6 +14,11 @@ from tramontane.plan.sizing import Sizing
 MODELS = "/models"
 """Where the weights are inside the sandbox."""
 ENGINE = "/engine"
+LANGUAGE = "gguf"
+METER = "llamacpp"
+"""How its requests are counted: the name in ``metering.engine_wire``."""
+REQUESTS_MAX = 120
+"""Requests that its server takes at a time: a few of its connections are for probes."""
 HEALTH = "/health"
 """The server answers 503 there while it loads the weights, then 200."""
 
@@ -45,7 +50,7 @@ def make_artifact(weights: Weights, facts: ModelFacts, files: EngineFiles, alias
     shown = _names(len(weights.paths))
     return Artifact(
         digest=weights.digest,
-        language="gguf",
+        language=LANGUAGE,
         # -S and -E: neither site-packages nor the environment decide what is imported.
         command=(files.python, "-S", "-E", f"{ENGINE}/serve.py", shown[0], alias),
         directory="/",

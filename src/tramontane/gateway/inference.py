@@ -28,7 +28,7 @@ from tramontane.gateway.services import (
     openai_error,
 )
 
-PATHS = (*TEXT_PATHS, "/v1/embeddings")
+PATHS = (*TEXT_PATHS, "/v1/responses", "/v1/embeddings", "/v1/rerank")
 
 KEYED = typed(
     "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig", requirement_name="required"

@@ -12,6 +12,8 @@ JWT_TYPE = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 REVOKED = "tramontane.revoked"
 RBAC_TYPE = "envoy.extensions.filters.http.rbac.v3.RBAC"
 KEY_PREFIX = "Bearer tram_"
+KEY_HEADER = "x-tramontane-key"
+"""Tells upstreams the id of the verified key; clients cannot set it."""
 
 
 def make_key_filters(trust: KeyTrust) -> dict[str, Json]:
@@ -34,6 +36,8 @@ def make_jwt_authn(trust: KeyTrust) -> Json:
         "from_headers": [{"name": "Authorization", "value_prefix": KEY_PREFIX}],
         "forward": False,
         "payload_in_metadata": "key",
+        # For the ledger: whoever counts has to know for whom. An id opens nothing.
+        "claim_to_headers": [{"header_name": KEY_HEADER, "claim_name": "jti"}],
         "clear_route_cache": True,
         "jwt_cache_config": {"jwt_cache_size": 1000},
     }

@@ -74,6 +74,7 @@ from tramontane.reconcile.builds import BuildReconciler
 from tramontane.reconcile.demand import DemandTracker, service_of
 from tramontane.reconcile.garbage import GarbageReconciler
 from tramontane.reconcile.keys import ALL, KeyReconciler
+from tramontane.reconcile.ledger import LedgerReconciler
 from tramontane.reconcile.services import ServiceReconciler
 from tramontane.reconcile.specs import InstancePaths
 from tramontane.runtimes.process.examination import find_bubblewrap
@@ -211,6 +212,7 @@ class Control:
                     builds.run(),
                     keys.run(),
                     garbage.run(),
+                    LedgerReconciler(store=store, directory=layout.ledger).run(),
                     self._fetcher.run(),
                     envoy.watch(),
                     keep_rotating((layout.access_log, layout.egress_log), envoy.reopen_logs),
@@ -274,7 +276,11 @@ class Control:
             demand=self._demand,
             queue=self._queue,
             builds=self._builds,
-            paths=InstancePaths(logs=str(self._layout.logs), sockets=str(self._layout.run)),
+            paths=InstancePaths(
+                logs=str(self._layout.logs),
+                sockets=str(self._layout.run),
+                ledger=str(self._layout.ledger),
+            ),
             clock=self._clock,
             ids=random_id,
             on_change=self._feed.announce,

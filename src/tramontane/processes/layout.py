@@ -94,6 +94,11 @@ class Layout:
         """Files of models that were fetched."""
         return self.home / "weights"
 
+    @property
+    def ledger(self) -> Path:
+        """Books of instances, until the store has what is in them."""
+        return self.home / "ledger"
+
     def hold(self) -> TextIO | None:
         """Take the lock until the file that is returned is closed; None if somebody has it.
 
@@ -144,7 +149,7 @@ def open_layout(home: Path) -> Layout:
     layout = make_layout(home)
     try:
         layout.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for directory in (layout.instances, layout.gateway, layout.logs):
+        for directory in (layout.instances, layout.gateway, layout.logs, layout.ledger):
             directory.mkdir(mode=0o700, exist_ok=True)
         layout.sources.mkdir(mode=0o700, exist_ok=True)
         layout.builds.mkdir(mode=0o700, exist_ok=True)

@@ -9,9 +9,10 @@ from tramontane.domain.definition import Definition, Probe, ProbeKind
 from tramontane.domain.deployment import Deployment
 from tramontane.domain.instance import Instance
 from tramontane.domain.service import Service
-from tramontane.engines.llamacpp import size_arguments
+from tramontane.domain.usage import Account
+from tramontane.engines.llamacpp import LANGUAGE, METER, REQUESTS_MAX, size_arguments
 from tramontane.plan.needs import needs_of
-from tramontane.runtimes.runtime import InstanceSpec
+from tramontane.runtimes.runtime import InstanceSpec, MeterSpec
 
 STOP_GRACE_S = 10.0
 """From SIGTERM to SIGKILL for what was drained before."""
@@ -25,6 +26,8 @@ class InstancePaths:
     """Directory; one file per instance below ``<logs>/<service id>/``."""
     sockets: str
     """Short directory for the gateway's egress sockets (Unix socket paths end at 107 bytes)."""
+    ledger: str
+    """Directory of the books in which models' instances write down what requests used."""
 
     def log(self, instance: Instance) -> str:
         """Return the log file of an instance."""
@@ -72,8 +75,29 @@ def make_spec(
         environment=tuple(sorted(environment.items())),
         resources=needs.resources,
         probe=_probe(definition.probe, artifact),
+        meter=_meter(service, artifact, instance, paths),
         log_path=paths.log(instance),
         egress_socket=paths.egress(service.id),
+    )
+
+
+def _meter(
+    service: Service, artifact: Artifact, instance: Instance, paths: InstancePaths
+) -> MeterSpec | None:
+    """Return how requests are counted, if a model answers them."""
+    if artifact.language != LANGUAGE:
+        return None
+    return MeterSpec(
+        engine=METER,
+        directory=paths.ledger,
+        account=Account(
+            instance=instance.id,
+            project=service.project,
+            service=service.name,
+            digest=artifact.digest,
+            cell=instance.cell_id,
+        ),
+        requests_max=REQUESTS_MAX,
     )
 
 

@@ -12,6 +12,20 @@ from tramontane.domain.artifact import Artifact, Listen
 from tramontane.domain.definition import Probe, ProbeKind, Resources
 from tramontane.domain.ids import InstanceId
 from tramontane.domain.observation import Observation
+from tramontane.domain.usage import Account
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeterSpec:
+    """How the requests of an instance are counted (``metering``)."""
+
+    engine: str
+    """Which engine answers: a name of ``metering.engine_wire.ENGINES``."""
+    directory: str
+    """Where the books are kept."""
+    account: Account
+    requests_max: int
+    """Requests that the engine's server takes at a time; others wait before it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +45,8 @@ class InstanceSpec:
     """File that stdout and stderr are appended to (rotated by the runtime)."""
     egress_socket: str | None = None
     """Unix socket of the gateway's egress proxy for this service; None: no way out at all."""
+    meter: MeterSpec | None = None
+    """None: bytes pass as they are."""
 
     @property
     def listen(self) -> Listen | None:

@@ -19,6 +19,7 @@ from tramontane.store.settings import Settings
 from tramontane.store.snapshots import Snapshots
 from tramontane.store.sources import Sources
 from tramontane.store.tokens import Tokens
+from tramontane.store.usage import UsageLedger
 
 
 class Store(
@@ -29,6 +30,7 @@ class Store(
     Events,
     Cells,
     Tokens,
+    UsageLedger,
     Sources,
     Retention,
     Settings,

@@ -168,6 +168,41 @@ SETTINGS = Table(
     Column("value", Text, nullable=False),
 )
 
+USAGE = Table(
+    "usage",
+    METADATA,
+    Column("instance", Text, primary_key=True),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("request_id", Text, nullable=False, index=True),
+    Column("key", Text, nullable=False),
+    Column("project", Text, nullable=False),
+    Column("service", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("cell", Text, nullable=False),
+    Column("api", Text, nullable=False),
+    Column("at", Double, nullable=False, index=True),
+    Column("first_token_s", Double),
+    Column("duration_s", Double, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("end", Text, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("cost", BigInteger, nullable=False),
+    Index(None, "project", "at"),
+)
+
+BOOKS = Table(
+    "books",
+    METADATA,
+    Column("instance", Text, primary_key=True),
+    # How far the instance's book has been read.
+    Column("position", BigInteger, nullable=False),
+    # Nothing will be added: its files may go.
+    Column("closed", Boolean, nullable=False),
+)
+
 LEASES = Table(
     "leases",
     METADATA,

@@ -31,7 +31,7 @@ from tramontane.store import upgrade
 from tramontane.store.database import Database, parse_url, sqlite_url
 from tramontane.store.sources import hold_source
 from tramontane.store.store import Store, open_store
-from tramontane.store.tables import DEPLOYMENTS, SOURCES
+from tramontane.store.tables import DEPLOYMENTS, METADATA, SOURCES
 
 MODEL = Definition(kind=ServiceKind.MODEL, source=ModelSource(reference="tiny"))
 
@@ -335,10 +335,18 @@ def test_models_that_were_stored_with_the_usual_limits_are_sized(database: Path 
     store.close()
 
 
+FIRST_TABLES = frozenset(
+    {"cells", "deployments", "events", "instances", "leases", "projects", "requests"}
+    | {"services", "settings", "sources", "tokens"}
+)
+
+
 def undo(database: Path | str) -> None:
     """Bring a database back to the tables of the first version."""
     opened = Database(sqlite_url(database) if isinstance(database, Path) else parse_url(database))
     with opened.write() as connection:
+        for name in METADATA.tables.keys() - FIRST_TABLES:
+            connection.execute(text(f"DROP TABLE {name}"))
         for name in ("source_digest", "artifact_digest"):
             connection.execute(text(f"DROP INDEX ix_deployments_{name}"))
             connection.execute(text(f"ALTER TABLE deployments DROP COLUMN {name}"))

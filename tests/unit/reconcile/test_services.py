@@ -104,7 +104,7 @@ class World:
             demand=DemandTracker(self.clock.now()),
             queue=self.queue,
             builds=NudgeQueue[DeploymentId](self.clock.monotonic),
-            paths=InstancePaths(logs="/logs", sockets="/run"),
+            paths=InstancePaths(logs="/logs", sockets="/run", ledger="/ledger"),
             clock=self.clock,
             ids=ids,
             on_change=lambda _: None,

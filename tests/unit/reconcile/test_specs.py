@@ -25,7 +25,7 @@ from tramontane.reconcile.specs import STOP_GRACE_S, InstancePaths, make_spec, s
 from tramontane.runtimes.runtime import InstanceSpec
 
 MODEL = Definition(kind=ServiceKind.MODEL, source=ModelSource(reference="m"))
-PATHS = InstancePaths(logs="/logs", sockets="/run")
+PATHS = InstancePaths(logs="/logs", sockets="/run", ledger="/ledger")
 
 
 def definition(kind: ServiceKind) -> Definition:

@@ -11,6 +11,7 @@
         launcher.sock                 asks the launcher to start something
         <id>/control.sock             asks the supervisor of an instance; alive while it listens
         <id>/in.sock                  the instance's endpoint
+        <id>/engine.sock              the program's own socket, if its requests are metered
         <id>/app/                     shown inside the sandbox if the program listens on a socket
 
 The launcher makes an instance's control socket listen first and its directory then, which is the
@@ -69,6 +70,11 @@ class InstancePaths:
     def endpoint(self) -> Path:
         """Where the gateway connects."""
         return self.run / "in.sock"
+
+    @property
+    def engine(self) -> Path:
+        """Where a meter connects, if one stands between the gateway and the program."""
+        return self.run / "engine.sock"
 
     @property
     def app_directory(self) -> Path:

@@ -140,8 +140,8 @@ def start_program(ground: Ground, assignment: Assignment) -> Started:
         stdout=ground.stdout,
         stderr=ground.stderr,
         status=None,
-        door=SocketDoor(paths.app_socket, paths.endpoint),
-        inbound=listen_unix(str(paths.endpoint)) if spec.listen is Listen.TCP else None,
+        door=SocketDoor(paths.app_socket, paths.engine if spec.meter else paths.endpoint),
+        inbound=listen_unix(str(paths.endpoint)) if has_relay(spec) else None,
         egress=None,
         environment={},
         directory=spec.artifact.directory,
@@ -188,7 +188,7 @@ def _start_sandboxed(ground: Ground, assignment: Assignment, started: Started) -
     return replace(
         started,
         status=ground.status,
-        door=PortDoor(APP_PORT) if started.inbound is not None else started.door,
+        door=PortDoor(APP_PORT) if spec.listen is Listen.TCP else started.door,
         egress=egress,
         environment=dict(make_environment(spec, port=APP_PORT, socket=APP_SOCKET)),
     )
@@ -220,10 +220,15 @@ def _start_plain(ground: Ground, assignment: Assignment, started: Started) -> St
     )
     return replace(
         started,
-        door=PortDoor(port) if started.inbound is not None else started.door,
+        door=PortDoor(port) if spec.listen is Listen.TCP else started.door,
         environment=environment,
         directory=directory,
     )
+
+
+def has_relay(spec: InstanceSpec) -> bool:
+    """Tell whether connections pass the supervisor: from a port, or since it has to count."""
+    return spec.listen is Listen.TCP or (spec.listen is not None and spec.meter is not None)
 
 
 def _free_port() -> int:

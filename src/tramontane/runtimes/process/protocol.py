@@ -15,8 +15,9 @@ from tramontane.domain.artifact import Artifact, Listen, Mount
 from tramontane.domain.definition import Probe, ProbeKind, Resources
 from tramontane.domain.ids import InstanceId
 from tramontane.domain.observation import Observation, ObservedStatus
+from tramontane.domain.usage import Account, Price
 from tramontane.runtimes.process.layout import Layout
-from tramontane.runtimes.runtime import InstanceSpec
+from tramontane.runtimes.runtime import InstanceSpec, MeterSpec
 
 LINE_BYTES_MAX = 16 * 1024**2
 """Longest message: a spec with a large environment, or the output of ``execute``."""
@@ -100,6 +101,20 @@ def spec_from_json(value: Mapping[str, Any]) -> InstanceSpec:
         probe=Probe(**probe),
         log_path=value["log_path"],
         egress_socket=value["egress_socket"],
+        meter=_meter_from_json(value.get("meter")),
+    )
+
+
+def _meter_from_json(value: Mapping[str, Any] | None) -> MeterSpec | None:
+    if value is None:
+        return None
+    account: dict[str, Any] = dict(value["account"])
+    price = Price(**account.pop("price"))
+    return MeterSpec(
+        engine=value["engine"],
+        directory=value["directory"],
+        account=Account(**account, price=price),
+        requests_max=value["requests_max"],
     )
 
 

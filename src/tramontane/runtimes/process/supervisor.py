@@ -22,6 +22,9 @@ import uvloop
 from tramontane.base.clock import Clock
 from tramontane.domain.definition import ProbeKind
 from tramontane.domain.observation import Observation, ObservedStatus
+from tramontane.metering.books import Books
+from tramontane.metering.engine_wire import ENGINES
+from tramontane.metering.meter import Meter
 from tramontane.runtimes.process import processes
 from tramontane.runtimes.process.control import ControlServer
 from tramontane.runtimes.process.doors import probe
@@ -43,6 +46,7 @@ from tramontane.runtimes.process.protocol import observation_to_json, spec_to_fi
 from tramontane.runtimes.process.relay import Connect, Relay
 from tramontane.runtimes.process.watchdog import Watchdog
 from tramontane.runtimes.readiness import Start, judge_start
+from tramontane.runtimes.runtime import MeterSpec
 
 _PROBE_FIRST_S = 0.001
 _PROBE_SLOWEST_S = 0.1
@@ -174,12 +178,26 @@ class Supervisor:
 
     async def _start_relays(self, tasks: asyncio.TaskGroup) -> None:
         started, egress_socket = self._started, self._spec.egress_socket
-        if started.inbound is not None:
+        if started.inbound is not None and self._spec.meter is not None:
+            await self._start_meter(started.inbound, self._spec.meter)
+        elif started.inbound is not None:
             self._relays.append(Relay(started.inbound, started.door.connect, tasks))
         if started.egress is not None and egress_socket is not None:
             self._relays.append(Relay(started.egress, _way_to(egress_socket), tasks))
         for relay in self._relays:
             await relay.start()
+
+    async def _start_meter(self, inbound: socket.socket, how: MeterSpec) -> None:
+        self._books = Books(Path(how.directory), how.account)
+        self._meter = Meter(
+            inbound,
+            self._started.door.connect,
+            ENGINES[how.engine],
+            self._books,
+            self._clock,
+            requests_max=how.requests_max,
+        )
+        await self._meter.start()
 
     async def _read_output(self, stream: str, fd: int) -> LineProtocol:
         protocol = LineProtocol(stream, self._log)

@@ -1,0 +1,98 @@
+"""What one inference request used: the unit of the ledger.
+
+``metering`` writes records where the engine runs, ``reconcile.ledger`` brings them into the store,
+the API and ``tram usage`` add them up. Never content: counts, names and times alone.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+NANO = 1_000_000_000
+"""Money is counted in whole billionths of a euro: sums stay exact."""
+TOKENS_PRICED = 1_000_000
+"""Prices are quoted for so many tokens, as the field does."""
+
+
+class RequestEnd(StrEnum):
+    """How a request ended."""
+
+    FINISHED = "finished"
+    REFUSED = "refused"
+    """The engine answered with an error."""
+    ABORTED = "aborted"
+    """The client went away first."""
+    CUT = "cut"
+    """The engine, or what carries its answers, was killed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Tokens as the engine counted them."""
+
+    prompt_tokens: int = 0
+    """All of the prompt, those in the cache included."""
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt: taken from the engine's cache instead of being computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """What tokens of a model cost, in billionths of a euro per million tokens."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int | None = None
+    """None: the same as other tokens of the prompt."""
+
+    def cost(self, usage: Usage) -> int:
+        """Return the cost in billionths of a euro, rounded down."""
+        cached = self.prompt if self.cached is None else self.cached
+        fresh = max(usage.prompt_tokens - usage.cached_tokens, 0)
+        total = fresh * self.prompt + usage.cached_tokens * cached
+        return (total + usage.completion_tokens * self.completion) // TOKENS_PRICED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What all requests of one instance have in common."""
+
+    instance: str
+    project: str
+    service: str
+    digest: str
+    """Of the weights."""
+    cell: str
+    price: Price = field(default_factory=Price)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsageRecord:
+    """One line of the ledger."""
+
+    instance: str
+    sequence: int
+    """Counts the requests of an instance: with it the record's identity."""
+    request_id: str
+    """The gateway's ``x-request-id``, the same as in the access log."""
+    key: str
+    """Id of the API key; empty if the request needed none."""
+    project: str
+    service: str
+    model: str
+    """As the client asked for it: the service's name or an alias."""
+    digest: str
+    """Of the weights."""
+    cell: str
+    api: str
+    at: float
+    """When the request arrived at the instance, seconds since the epoch."""
+    first_token_s: float | None
+    """From then to the first token; None if there was none."""
+    duration_s: float
+    status: int
+    """Of the HTTP answer; 0 if none was sent."""
+    end: RequestEnd
+    usage: Usage = field(default_factory=Usage)
+    cost: int = 0
+    """In billionths of a euro."""

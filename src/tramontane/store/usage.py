@@ -1,0 +1,180 @@
+"""The ledger of inference requests: every one that reached an engine, once.
+
+``reconcile.ledger`` copies instances' books into it; the API reads it. How far a book has been
+read moves in the same transaction as what was read, so that no kill makes a record be lost or be
+there twice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import RowMapping, Select, delete, func, insert, select
+
+from tramontane.domain.usage import RequestEnd, Usage, UsageRecord
+from tramontane.store.part import Part
+from tramontane.store.tables import BOOKS, USAGE
+
+GROUPS = ("project", "model", "key", "service", "cell", "api", "digest")
+"""What sums can be made by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BookPosition:
+    """How far an instance's book has been read."""
+
+    position: int = 0
+    """Bytes of its lines."""
+    closed: bool = False
+    """All of it is in the ledger, and nobody will write more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsageQuery:
+    """Which records are meant; None: any."""
+
+    project: str | None = None
+    service: str | None = None
+    key: str | None = None
+    since: float | None = None
+    until: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsageSum:
+    """The records of one group, added up."""
+
+    group: dict[str, str]
+    requests: int
+    usage: Usage
+    cost: int
+    """In billionths of a euro."""
+    first_token_s: float | None
+    """Mean over those that had one."""
+    not_finished: int
+    """Requests that were aborted, cut or refused."""
+
+
+class UsageLedger(Part):
+    """Writing and adding up what requests used."""
+
+    def get_book_position(self, instance: str) -> BookPosition:
+        """Return how far an instance's book has been read."""
+        with self._database.read() as connection:
+            row = connection.execute(select(BOOKS).where(BOOKS.c.instance == instance)).first()
+        return BookPosition(position=row.position, closed=row.closed) if row else BookPosition()
+
+    def add_usage(
+        self, instance: str, records: Sequence[UsageRecord], before: int, after: BookPosition
+    ) -> bool:
+        """Take over what stands in a book between ``before`` and ``after``.
+
+        Returns False, and changes nothing, if it was read from ``before`` on by somebody else.
+        """
+        with self._database.write() as connection:
+            known = connection.execute(
+                select(BOOKS.c.position).where(BOOKS.c.instance == instance).with_for_update()
+            ).scalar()
+            if (known or 0) != before:
+                return False
+            moved = {"position": after.position, "closed": after.closed}
+            connection.execute(
+                self._database.insert(BOOKS)
+                .values(instance=instance, **moved)
+                .on_conflict_do_update(index_elements=["instance"], set_=moved)
+            )
+            if records:
+                connection.execute(insert(USAGE), [_to_row(each) for each in records])
+        return True
+
+    def forget_book(self, instance: str) -> None:
+        """Forget how far a book was read: its files are gone."""
+        with self._database.observe() as connection:
+            connection.execute(delete(BOOKS).where(BOOKS.c.instance == instance))
+
+    def list_closed_books(self) -> list[str]:
+        """Return the instances whose books are read to their end and not forgotten yet."""
+        with self._database.read() as connection:
+            return list(
+                connection.execute(select(BOOKS.c.instance).where(BOOKS.c.closed)).scalars()
+            )
+
+    def list_usage(
+        self, query: UsageQuery, *, limit: int, after: tuple[str, int] | None = None
+    ) -> list[UsageRecord]:
+        """Return records by instance and sequence, from behind ``after``."""
+        statement = _where(select(USAGE), query).order_by(USAGE.c.instance, USAGE.c.sequence)
+        if after is not None:
+            instance, sequence = after
+            statement = statement.where(
+                (USAGE.c.instance > instance)
+                | ((USAGE.c.instance == instance) & (USAGE.c.sequence > sequence))
+            )
+        with self._database.read() as connection:
+            rows = connection.execute(statement.limit(limit)).mappings().all()
+        return [_from_row(row) for row in rows]
+
+    def sum_usage(self, query: UsageQuery, by: Sequence[str]) -> list[UsageSum]:
+        """Return sums by the columns ``by``, of ``GROUPS``, the dearest and largest first."""
+        groups = [USAGE.c[name] for name in by]
+        completion = func.coalesce(func.sum(USAGE.c.completion_tokens), 0).label("completion")
+        cost = func.coalesce(func.sum(USAGE.c.cost), 0).label("cost")
+        statement = select(
+            *groups,
+            func.count().label("requests"),
+            func.coalesce(func.sum(USAGE.c.prompt_tokens), 0).label("prompt"),
+            completion,
+            func.coalesce(func.sum(USAGE.c.cached_tokens), 0).label("cached"),
+            cost,
+            func.avg(USAGE.c.first_token_s).label("first"),
+            func.count().filter(USAGE.c.end != RequestEnd.FINISHED.value).label("not_finished"),
+        )
+        statement = _where(statement, query).group_by(*groups)
+        statement = statement.order_by(cost.desc(), completion.desc(), *groups)
+        with self._database.read() as connection:
+            rows = connection.execute(statement).mappings().all()
+        return [_to_sum(row, by) for row in rows if row["requests"]]
+
+
+def _where(statement: Select[Any], query: UsageQuery) -> Select[Any]:
+    for name in ("project", "service", "key"):
+        value: str | None = getattr(query, name)
+        if value is not None:
+            statement = statement.where(USAGE.c[name] == value)
+    if query.since is not None:
+        statement = statement.where(USAGE.c.at >= query.since)
+    if query.until is not None:
+        statement = statement.where(USAGE.c.at < query.until)
+    return statement
+
+
+def _to_row(record: UsageRecord) -> dict[str, Any]:
+    values = asdict(record)
+    return {**values, **values.pop("usage"), "end": record.end.value}
+
+
+def _from_row(row: RowMapping) -> UsageRecord:
+    values = dict(row)
+    usage = Usage(
+        **{
+            name: values.pop(name)
+            for name in ("prompt_tokens", "completion_tokens", "cached_tokens")
+        }
+    )
+    values["end"] = RequestEnd(values["end"])
+    return UsageRecord(**values, usage=usage)
+
+
+def _to_sum(row: RowMapping, by: Sequence[str]) -> UsageSum:
+    return UsageSum(
+        group={name: row[name] for name in by},
+        requests=row["requests"],
+        usage=Usage(
+            prompt_tokens=int(row["prompt"]),
+            completion_tokens=int(row["completion"]),
+            cached_tokens=int(row["cached"]),
+        ),
+        cost=int(row["cost"]),
+        first_token_s=None if row["first"] is None else float(row["first"]),
+        not_finished=row["not_finished"],
+    )
