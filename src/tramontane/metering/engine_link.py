@@ -99,15 +99,20 @@ class EngineConnection(asyncio.Protocol):
         if receiver is not None:
             receiver.engine_fails(untouched=not self._touched)
 
+    def abort_for(self, receiver: Receiver) -> None:
+        """Hang up if it still answers this receiver."""
+        if self.receiver is receiver:
+            self.abort()
+
     def abort(self) -> None:
         """Hang up at once: the engine stops computing what nobody wants."""
         if self.transport is not None:
             self.transport.abort()
 
-    def leave(self) -> None:
-        """Hang up because the receiver is gone; nothing is told to it."""
-        self.receiver = None
-        self.abort()
+    def finish(self) -> None:
+        """Say that nobody waits any more, and listen on: what was made by then is still told."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write_eof()
 
 
 class EngineLink:
@@ -124,7 +129,7 @@ class EngineLink:
     @property
     def queued(self) -> int:
         """Requests that wait for their turn."""
-        return len(self._waiting)
+        return sum(not turn.cancelled() for turn in self._waiting)
 
     async def acquire(self) -> None:
         """Return when it is this request's turn; ``release`` must follow."""
@@ -136,18 +141,18 @@ class EngineLink:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.cancelled():
-                self._waiting.remove(turn)
-            else:
+            if not turn.cancelled():
                 self.release()  # it was given the turn in the same moment
             raise
 
     def release(self) -> None:
         """Give the turn to the next in line."""
-        if self._waiting:
-            self._waiting.popleft().set_result(None)
-        else:
-            self.running -= 1
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.cancelled():
+                turn.set_result(None)
+                return
+        self.running -= 1
 
     async def connect(self, *, fresh: bool = False) -> EngineConnection:
         """Return a connection that is nobody else's. Raises ``OSError`` if the engine is gone."""
@@ -162,6 +167,11 @@ class EngineLink:
     def keep(self, connection: EngineConnection) -> None:
         """Keep a connection whose answer is complete."""
         self._idle.append(connection)
+
+    def close(self) -> None:
+        """Let go of the connections that are kept."""
+        for connection in tuple(self._idle):
+            connection.abort()
 
     def forget(self, connection: EngineConnection) -> None:
         """A connection is gone."""

@@ -13,6 +13,8 @@ from typing import Any, cast
 
 from tramontane.domain.usage import Usage
 
+COUNT_MAX = 999_999_999
+
 
 class Api(StrEnum):
     """The APIs that are metered, by the name they have in the ledger."""
@@ -36,10 +38,11 @@ class EngineWire:
     """Returns the newest counts in some whole events of a stream."""
 
 
-# A quotation mark within a JSON string is always escaped, so none of these can be content.
-_PROMPT = re.compile(rb'"prompt_n":(\d+)')
-_CACHED = re.compile(rb'"cache_n":(\d+)')
-_PREDICTED = re.compile(rb'"predicted_n":(\d+)')
+# More digits than any count has are not believed. A quotation mark within a JSON string is always
+# escaped, so none of these can be content.
+_PROMPT = re.compile(rb'"prompt_n":(\d{1,9})')
+_CACHED = re.compile(rb'"cache_n":(\d{1,9})')
+_PREDICTED = re.compile(rb'"predicted_n":(\d{1,9})')
 
 
 def read_timings(piece: bytes) -> Usage | None:
@@ -81,7 +84,7 @@ def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+    return value if isinstance(value, int) and 0 < value <= COUNT_MAX else 0
 
 
 LLAMA_CPP = EngineWire(

@@ -21,6 +21,8 @@ from tramontane.metering.requests import Prepared, error_body
 EVENT_STREAM = b"text/event-stream"
 JSON = b"application/json"
 GONE_STATUS = 503
+STOP_S = 5.0
+"""An engine that goes on for longer without a client is made to stop."""
 
 
 class Client(Protocol):
@@ -92,18 +94,28 @@ class Exchange:
             finally:
                 self._way.link.release()
         except asyncio.CancelledError:
-            end = RequestEnd.ABORTED
+            # It never reached the engine, or the meter itself comes to its end.
             if self._connection is not None:
-                self._connection.leave()
-            # Cancelled by the client's going, which ends this task as it should.
+                self._connection.abort()
         finally:
-            if self.client_gone and end is not RequestEnd.CUT:
+            if self.client_gone:
                 end = RequestEnd.ABORTED
             self._way.books.end(self._entry, end, self._status, self._way.clock.now())
 
-    def can_be_cut(self) -> bool:
-        """Whether the engine can be told to stop without losing count of what it did."""
-        return self._prepared.streams or self._connection is None
+    def leave(self) -> bool:
+        """The client is gone. Return whether there is nothing to wait for.
+
+        The engine stops when it finds its client gone, which is after a token or two; what it
+        tells of them until then is counted. What cannot be counted half way goes on to its end.
+        """
+        self.client_gone = True
+        if self._connection is None:
+            return True
+        if self._prepared.streams:
+            self._connection.finish()
+            loop = asyncio.get_running_loop()
+            loop.call_later(STOP_S, self._connection.abort_for, self)
+        return False
 
     def pause(self) -> None:
         """The client takes no more for now."""
@@ -126,7 +138,7 @@ class Exchange:
             self._connection.ask(self, request)
             if await self._ended:
                 return self._finish()
-            if not (reused and self._untouched):
+            if self.client_gone or not (reused and self._untouched):
                 break
             # The engine closed a kept connection just as the request was on its way.
             self._ended = asyncio.get_running_loop().create_future()
@@ -209,6 +221,8 @@ class Exchange:
                 self._count(usage)
 
     def _fail(self) -> RequestEnd:
+        if self.client_gone:
+            return RequestEnd.ABORTED
         if self._begun:
             self._client.hang_up()
         else:

@@ -44,6 +44,7 @@ class Meter:
         self.way = Way(engine=engine, link=link, books=books, clock=clock)
         self._server: asyncio.Server | None = None
         self._running: set[asyncio.Task[None]] = set()
+        self.connections: set[_GatewayConnection] = set()
 
     async def start(self) -> None:
         """Begin to accept; ends with the process."""
@@ -52,6 +53,17 @@ class Meter:
         self._server = await loop.create_unix_server(
             lambda: _GatewayConnection(self), sock=self._listener, backlog=BACKLOG
         )
+
+    async def stop(self) -> None:
+        """Break off what is under way and accept no more."""
+        for task in tuple(self._running):
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        self.way.link.close()
+        for connection in tuple(self.connections):
+            connection.hang_up()
+        if self._server is not None:
+            self._server.close()
 
     def run(self, exchange: Exchange) -> asyncio.Task[None]:
         """Let an exchange go on by itself until its end."""
@@ -77,6 +89,7 @@ class _GatewayConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports behave as asyncio's, but do not derive from them.
         self._transport = cast(asyncio.Transport, transport)
+        self._meter.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -86,10 +99,9 @@ class _GatewayConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        if self._exchange is not None and self._task is not None:
-            self._exchange.client_gone = True
-            if self._exchange.can_be_cut():
-                self._task.cancel()
+        self._meter.connections.discard(self)
+        if self._exchange is not None and self._task is not None and self._exchange.leave():
+            self._task.cancel()
 
     def pause_writing(self) -> None:
         if self._exchange is not None:

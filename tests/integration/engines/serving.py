@@ -36,11 +36,20 @@ class Engine:
 
     def __init__(self, pid: int, address: str) -> None:
         self.pid = pid
-        self._address = address
+        self.address = address
+
+    def text(self, path: str) -> str:
+        """Return what is there, which need not be JSON."""
+        connection = _UnixConnection(self.address)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().read().decode()
+        finally:
+            connection.close()
 
     def ask(self, path: str, body: object = None) -> Any:
         """Send a body, or ask for what is there; return the answer, which must be a good one."""
-        connection = _UnixConnection(self._address)
+        connection = _UnixConnection(self.address)
         try:
             headers = {"Content-Type": "application/json"}
             method = "GET" if body is None else "POST"
