@@ -5,7 +5,7 @@ Never bodies, query strings or credentials: a key appears by its id only.
 
 from tramontane.gateway.bodies import BODY_METADATA, USAGE_METADATA
 from tramontane.gateway.descriptors import Json, named
-from tramontane.gateway.services import JWT_METADATA
+from tramontane.gateway.grants import JWT_METADATA
 
 REQUEST_FIELDS: Json = {
     "at": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",

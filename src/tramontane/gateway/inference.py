@@ -1,9 +1,11 @@
 """Inference under ``/v1`` on every host that is no service, without Python. Pure.
 
 A request's model is read from its body and its project from its verified key; both together choose
-the route, so Envoy alone carries it to the engine. Called by ``gateway.resources``.
+the route, so Envoy alone carries it to the engine. A model that a key is not for answers like one
+that does not exist (docs/decisions/0015-keys-for-some-models.md). Called by ``gateway.resources``.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 
 from tramontane.domain.route import Refusal, ServiceRoute
@@ -15,9 +17,9 @@ from tramontane.gateway.bodies import (
     make_json_requests_only,
 )
 from tramontane.gateway.descriptors import Json, typed
+from tramontane.gateway.grants import JWT_METADATA, LISTED, RESTRICTED, make_shown, refused
 from tramontane.gateway.replies import INFERENCE_HOST
 from tramontane.gateway.services import (
-    JWT_METADATA,
     error,
     make_action,
     make_answer,
@@ -34,6 +36,13 @@ KEYED = typed(
     "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig", requirement_name="required"
 )
 
+NO_MODEL = openai_error(
+    "model_not_found",
+    "the model does not exist in this key's project, or the key is not for it; "
+    "GET /v1/models lists what it is for",
+)
+"""One answer to both, so that a key learns nothing of models it is not for."""
+
 
 def make_inference_host(routes: Iterable[ServiceRoute]) -> Json:
     """Return the default virtual host; ``routes`` are those of models, in a stable order."""
@@ -42,6 +51,7 @@ def make_inference_host(routes: Iterable[ServiceRoute]) -> Json:
         "name": INFERENCE_HOST,
         "domains": ["*"],
         "routes": [
+            *(_make_refusal(route, path) for route in models for path in PATHS),
             *(_make_model_route(route, path) for route in models for path in PATHS),
             *(_make_no_model(path) for path in PATHS),
             *_make_catalogue(models),
@@ -87,15 +97,23 @@ def _make_model_route(route: ServiceRoute, path: str) -> Json:
     }
 
 
+def _make_refusal(route: ServiceRoute, path: str) -> Json:
+    """Return the route of requests whose key is for other models of the project."""
+    assert route.model is not None
+    asked = match_metadata(BODY_METADATA, ("model",), route.model)
+    mine = [asked, of_project(route), *refused(route.model)]
+    return {
+        "match": {"path": path, "dynamic_metadata": mine},
+        **make_answer(404, NO_MODEL),
+        "typed_per_filter_config": _make_filters(path),
+    }
+
+
 def _make_no_model(path: str) -> Json:
     """Return the route that a request has until its model is read, and after if there is none."""
-    body = openai_error(
-        "model_not_found",
-        "the model does not exist in this key's project; GET /v1/models lists those that do",
-    )
     return {
         "match": {"path": path},
-        **make_answer(404, body),
+        **make_answer(404, NO_MODEL),
         "typed_per_filter_config": _make_filters(path),
     }
 
@@ -108,36 +126,47 @@ def _make_filters(path: str) -> Json:
 
 
 def _make_catalogue(models: Sequence[ServiceRoute]) -> Iterable[Json]:
-    """Yield the answers to ``GET /v1/models`` and ``/v1/models/{id}``, per project."""
-    config = {"typed_per_filter_config": {JWT_METADATA: KEYED}}
+    """Yield the answers to ``GET /v1/models`` and ``/v1/models/{id}``, per project and key."""
+    config: Json = {"typed_per_filter_config": {JWT_METADATA: KEYED}}
     by_project: dict[str, list[ServiceRoute]] = {}
     for route in models:
+        assert route.model is not None
         by_project.setdefault(route.project, []).append(route)
+        path, mine = f"/v1/models/{route.model}", [of_project(route)]
         yield {
-            "match": {
-                "path": f"/v1/models/{route.model}",
-                "dynamic_metadata": [of_project(route)],
-            },
+            "match": {"path": path, "dynamic_metadata": [*mine, *refused(route.model)]},
+            **make_answer(404, NO_MODEL),
+            **config,
+        }
+        yield {
+            "match": {"path": path, "dynamic_metadata": mine},
             **make_answer(200, _describe(route)),
             **config,
         }
+    listed: Json = {"typed_per_filter_config": {JWT_METADATA: KEYED, **LISTED}}
     for group in by_project.values():
-        listing = {"object": "list", "data": [_describe(route) for route in group]}
+        mine, described = [of_project(group[0])], [_describe(route) for route in group]
         yield {
-            "match": {"path": "/v1/models", "dynamic_metadata": [of_project(group[0])]},
-            **make_answer(200, listing),
-            **config,
+            "match": {"path": "/v1/models", "dynamic_metadata": [*mine, RESTRICTED]},
+            **make_shown((each["id"], json.dumps(each)) for each in described),
+            **make_answer(200, _list([])),
+            **listed,
         }
-    yield {
-        "match": {"path": "/v1/models"},
-        **make_answer(200, {"object": "list", "data": []}),
-        **config,
-    }
+        yield {
+            "match": {"path": "/v1/models", "dynamic_metadata": mine},
+            **make_answer(200, _list(described)),
+            **listed,
+        }
+    yield {"match": {"path": "/v1/models"}, **make_answer(200, _list([])), **listed}
     yield {
         "match": {"path_separated_prefix": "/v1/models"},
-        **make_answer(404, openai_error("model_not_found", "there is no such model")),
+        **make_answer(404, NO_MODEL),
         **config,
     }
+
+
+def _list(described: Sequence[Json]) -> Json:
+    return {"object": "list", "data": list(described)}
 
 
 def _describe(route: ServiceRoute) -> Json:

@@ -6,7 +6,7 @@ drain anybody's connections, as a changed listener would. See docs/decisions/000
 
 from tramontane.domain.route import KeyTrust
 from tramontane.gateway.descriptors import Json, typed
-from tramontane.gateway.services import JWT_METADATA
+from tramontane.gateway.grants import JWT_METADATA
 
 JWT_TYPE = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 REVOKED = "tramontane.revoked"
@@ -14,6 +14,8 @@ RBAC_TYPE = "envoy.extensions.filters.http.rbac.v3.RBAC"
 KEY_PREFIX = "Bearer tram_"
 KEY_HEADER = "x-tramontane-key"
 """Tells upstreams the id of the verified key; clients cannot set it."""
+CLOCK_SKEW_S = 5
+"""A key is refused this long after its end, by a clock that is hardly another; Envoy's own: 60."""
 
 
 def make_key_filters(trust: KeyTrust) -> dict[str, Json]:
@@ -39,6 +41,7 @@ def make_jwt_authn(trust: KeyTrust) -> Json:
         # For the ledger: whoever counts has to know for whom. An id opens nothing.
         "claim_to_headers": [{"header_name": KEY_HEADER, "claim_name": "jti"}],
         "clear_route_cache": True,
+        "clock_skew_seconds": CLOCK_SKEW_S,
         "jwt_cache_config": {"jwt_cache_size": 1000},
     }
     required = {"provider_name": "platform"}

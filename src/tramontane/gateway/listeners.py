@@ -14,10 +14,11 @@ from tramontane.gateway.bodies import (
     make_sse_filter,
 )
 from tramontane.gateway.descriptors import Json, named
+from tramontane.gateway.grants import JWT_METADATA, LUA_FILTER, make_listing_filter
 from tramontane.gateway.keys import JWT_TYPE, RBAC_TYPE, REVOKED
 from tramontane.gateway.options import GatewayOptions
 from tramontane.gateway.replies import make_local_replies
-from tramontane.gateway.services import JWT_METADATA, START_DEADLINE_S, make_odcds
+from tramontane.gateway.services import START_DEADLINE_S, make_odcds
 
 ADS: Json = {"ads": {}, "resource_api_version": "V3"}
 SERVICES = "services"
@@ -88,6 +89,7 @@ def make_http_filters(options: GatewayOptions) -> list[Json]:
     return [
         _discovered(JWT_METADATA, JWT_TYPE),
         _discovered(REVOKED, RBAC_TYPE),
+        {"name": LUA_FILTER, "disabled": True, "typed_config": make_listing_filter()},
         {
             "name": BUFFER_FILTER,
             "disabled": True,

@@ -14,6 +14,12 @@ KEY_NEEDED = "a valid API key is needed: send it as 'Authorization: Bearer tram_
 
 MEANINGS: tuple[tuple[str, int, str, str], ...] = (
     # (which local replies, status, code, message); the first that holds is used.
+    (
+        'response.code == 401 && response.code_details.contains("Jwt_is_expired")',
+        401,
+        "key_expired",
+        "this API key has expired; make another with: tram tokens create",
+    ),
     ("response.code == 401", 401, "invalid_api_key", KEY_NEEDED),
     (
         'response.code_details.startsWith("rbac_access_denied")',
@@ -87,7 +93,9 @@ def make_condition(expression: str) -> Json:
 def make_passage() -> Json:
     """Return a mapper that leaves the answers of routes as they are."""
     return {
-        "filter": make_condition('response.code_details == "direct_response"'),
+        "filter": make_condition(
+            'response.code_details == "direct_response" || response.code_details == "lua_response"'
+        ),
         "body_format_override": {
             "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
             "content_type": "application/json",

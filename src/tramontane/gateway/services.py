@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from tramontane.domain.route import Refusal, ServiceRoute
 from tramontane.gateway.bodies import JSON_FILTER, READING, TEXT_PATHS, make_json_requests_only
 from tramontane.gateway.descriptors import Json, typed
-
-JWT_METADATA = "envoy.filters.http.jwt_authn"
-"""Where the verified claims of a key are found, under ``key``."""
+from tramontane.gateway.grants import JWT_METADATA, refused
 
 START_DEADLINE_S = 60.0
 """The listener's own; hosts that differ say so. Saying it a thousand times would cost time."""
@@ -40,6 +38,10 @@ def make_service_host(route: ServiceRoute, domain: str) -> Json:
 def _make_routes(route: ServiceRoute) -> Iterator[Json]:
     key: Json = {"dynamic_metadata": [of_project(route)]} if route.key_required else {}
     action = make_action(route)
+    if route.key_required and route.model is not None:
+        mine = [of_project(route), *refused(route.model)]
+        other = make_answer(403, error("forbidden", "this key is for other models"))
+        yield {"match": {"prefix": "/", "dynamic_metadata": mine}, **other}
     if route.model is not None:
         for path in TEXT_PATHS:
             yield {"match": {"path": path, **key}, **action}

@@ -16,7 +16,14 @@ class Signer:
         raw = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         return json.dumps({"kty": "OKP", "crv": "Ed25519", "x": encode(raw)})
 
-    def key(self, project: str = "p", jti: str = "key_1", issuer: str = "tramontane") -> str:
+    def key(
+        self,
+        project: str = "p",
+        jti: str = "key_1",
+        issuer: str = "tramontane",
+        **more: object,
+    ) -> str:
+        """Return a key; ``more`` are claims besides those that every key has."""
         head = encode(json.dumps({"alg": "EdDSA", "typ": "JWT"}).encode())
         claims = {
             "iss": issuer,
@@ -24,6 +31,7 @@ class Signer:
             "jti": jti,
             "project": project,
             "scope": "inference",
+            **more,
         }
         body = encode(json.dumps(claims).encode())
         return f"tram_{head}.{body}.{encode(self._key.sign(f'{head}.{body}'.encode()))}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 
@@ -80,6 +81,90 @@ async def test_refusals_in_openai_shape(bed: Bed) -> None:
     for answer in (other, unknown, await bed.infer({}, key=key), await bed.infer([1], key=key)):
         assert (answer.status_code, code(answer)) == (404, "model_not_found")
     assert server.seen == []
+
+
+async def test_a_key_for_some_models_calls_no_other(bed: Bed) -> None:
+    servers = {name: await bed.serve(name) for name in ("one", "two", "three")}
+    for name, server in servers.items():
+        bed.publish(name, awake(f"{name}@1", server), model=name, key_required=True)
+    await bed.applied()
+    key = bed.signer.key(models=["one", "three"])
+    for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings"):
+        for name in ("one", "three"):
+            assert (await bed.infer({"model": name}, key=key, path=path)).status_code == 200
+        refused = await bed.infer({"model": "two"}, key=key, path=path)
+        unknown = await bed.infer({"model": "none"}, key=key, path=path)
+        assert (refused.status_code, code(refused)) == (404, "model_not_found")
+        assert refused.json() == unknown.json(), "it does not learn that there is one"
+    elsewhere = bed.signer.key(project="other", models=["one"])
+    assert (await bed.infer({"model": "one"}, key=elsewhere)).status_code == 404
+    nothing = bed.signer.key(models=[])
+    assert (await bed.infer({"model": "one"}, key=nothing)).status_code == 404
+    assert servers["two"].seen == []
+
+
+async def test_a_key_for_some_models_on_their_own_hosts(bed: Bed) -> None:
+    server = await bed.serve("a")
+    bed.publish("one", awake("one@1", server), model="one", key_required=True)
+    await bed.applied()
+    for path in ("/v1/chat/completions", "/v1/embeddings", "/"):
+
+        async def ask(asked: str = path, **claims: object):
+            headers = {"authorization": f"Bearer {bed.signer.key(**claims)}"}  # pyright: ignore[reportArgumentType]
+            return await bed.ask("one", asked, content=b'{"model":"one"}', headers=headers)
+
+        assert (await ask(models=["two", "one"])).status_code == 200
+        refused = await ask(models=["two"])
+        assert (refused.status_code, refused.json()["error"]) == (
+            403,
+            {"code": "forbidden", "message": "this key is for other models"},
+        )
+        other = await ask(models=["one"], project="other")
+        assert other.json()["error"]["message"] == "this key is of another project"
+    assert len(server.seen) == 3
+
+
+async def test_a_key_for_some_models_is_shown_those(bed: Bed) -> None:
+    for name in ("one", "two", "three"):
+        bed.publish(name, asleep(f"{name}@1"), model=f"org/{name}")
+    await bed.applied()
+    async with bed.client() as client:
+
+        async def get(path: str, **claims: object):
+            headers = {"authorization": f"Bearer {bed.signer.key(**claims)}"}  # pyright: ignore[reportArgumentType]
+            return await client.get(path, headers=headers)
+
+        whole = (await get("/v1/models")).json()
+        assert len(whole["data"]) == 3
+        some = await get("/v1/models", models=["org/two", "org/one", "gone"])
+        assert some.headers["content-type"] == "application/json"
+        assert some.json() == {
+            **whole,
+            "data": [each for each in whole["data"] if each["id"] != "org/three"],
+        }
+        assert (await get("/v1/models", models=[])).json() == {**whole, "data": []}
+        assert (await get("/v1/models", models=["org/two"], project="other")).json()["data"] == []
+        assert (await get("/v1/models/org/two", models=["org/two"])).json()["id"] == "org/two"
+        refused = await get("/v1/models/org/one", models=["org/two"])
+        unknown = await get("/v1/models/org/none", models=["org/two"])
+        assert (refused.status_code, code(refused)) == (404, "model_not_found")
+        assert refused.json() == unknown.json()
+
+
+async def test_an_expired_key_says_so(bed: Bed) -> None:
+    server = await bed.serve("a")
+    bed.publish("one", awake("one@1", server), model="one", key_required=True)
+    await bed.applied()
+    now = int(time.time())
+    lasting, expired = bed.signer.key(exp=now + 600), bed.signer.key(exp=now - 10)
+    assert (await bed.infer({"model": "one"}, key=lasting)).status_code == 200
+    answer = await bed.infer({"model": "one"}, key=expired)
+    assert (answer.status_code, code(answer)) == (401, "key_expired")
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+    headers = {"authorization": f"Bearer {expired}"}
+    answer = await bed.ask("one", "/v1/completions", content=b"{}", headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "key_expired")
+    assert len(server.seen) == 1
 
 
 async def test_revoked_keys(bed: Bed) -> None:
