@@ -1,14 +1,21 @@
 """The bundled model, through the gateway, with the clients people already have."""
 
 import json
+import time
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageParam
 
 from tests.e2e.platform import Platform, wait_for
+from tramontane.api.tokens import TokenIssuer, load_signing_key
+from tramontane.base.ids import random_id
+from tramontane.domain.token import Scope
+from tramontane.store.store import open_store
+from tramontane.testing.clocks import FakeClock
 
 pytestmark = pytest.mark.e2e
 
@@ -118,6 +125,45 @@ def test_what_is_no_model_is_refused_by_name(platform: Platform, tmp_path: Path)
 def test_chat_from_the_command_line(platform: Platform, client: openai.OpenAI) -> None:
     done = platform.tram("chat", "tiny", "What is the capital of Germany?")
     assert "Berlin" in done.stdout
+
+
+def test_a_key_for_one_model_of_two(platform: Platform, client: openai.OpenAI) -> None:
+    platform.tram("deploy", "--model", "tiny", "--name", "second")
+    question: list[ChatCompletionMessageParam] = [
+        {"role": "user", "content": "What is the capital of Italy?"}
+    ]
+    create = ("tokens", "create", "--project", "default", "--model", "second")
+    with with_key(client, platform.read(*create)["token"]) as limited:
+        assert [model.id for model in limited.models.list()] == ["second"]
+        assert limited.models.retrieve("second").id == "second"
+        answer = limited.chat.completions.create(model="second", messages=question)
+        assert "Rome" in (answer.choices[0].message.content or "")
+        for call in (
+            lambda: limited.chat.completions.create(model="tiny", messages=question),
+            lambda: limited.embeddings.create(model="tiny", input="x"),
+            lambda: limited.models.retrieve("tiny"),
+        ):
+            with pytest.raises(openai.NotFoundError) as refused:
+                call()
+            assert refused.value.code == "model_not_found"
+    assert {model.id for model in client.models.list()} == {"tiny", "second"}
+    platform.tram("delete", "second")
+
+
+def test_an_expired_key_is_told_so(
+    platform: Platform, client: openai.OpenAI, tmp_path: Path
+) -> None:
+    """The shortest life of a key is a minute, so this one was made a while ago."""
+    earlier = FakeClock(time.time() - 3600)
+    store = open_store(tmp_path / "other.db")
+    signing_key = load_signing_key(platform.home / "signing.key")
+    _, text = TokenIssuer(signing_key, store, earlier, random_id).mint(
+        "old", project="default", scope=Scope.INFERENCE, expires_in_s=60
+    )
+    store.close()
+    with with_key(client, text) as expired, pytest.raises(openai.AuthenticationError) as refused:
+        expired.models.list()
+    assert refused.value.code == "key_expired"
 
 
 def test_a_revoked_key_is_refused(platform: Platform, client: openai.OpenAI) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -76,6 +77,7 @@ class TokenIssuer:
         *,
         project: str | None,
         scope: Scope,
+        models: Sequence[str] | None = None,
         expires_in_s: float | None = None,
         request: RequestKey | None = None,
     ) -> tuple[Token, str]:
@@ -91,6 +93,8 @@ class TokenIssuer:
             "scope": scope.name.lower(),
             "iat": int(now),
         }
+        if models is not None:
+            claims["models"] = list(models)
         if expires_at is not None:
             claims["exp"] = int(expires_at)
         text = PREFIX + self._sign(claims)
@@ -102,6 +106,7 @@ class TokenIssuer:
             token_hash=hash_token(text),
             created_at=now,
             expires_at=expires_at,
+            models=None if models is None else tuple(models),
         )
         self._store.add_token(token, request=request)
         return token, text

@@ -223,5 +223,6 @@ def token_view(record: TokenRecord) -> TokenView:
         scope=token.scope.name.lower(),
         created_at=token.created_at,
         expires_at=token.expires_at,
+        models=None if token.models is None else list(token.models),
         last_used_at=record.last_used_at,
     )

@@ -53,6 +53,7 @@ TOKEN_COLUMNS: Sequence[Column] = (
     ("name", lambda each: each["name"]),
     ("project", lambda each: each["project"] or "all"),
     ("scope", lambda each: each["scope"]),
+    ("models", lambda each: each["models"] or "all"),
     ("created", lambda each: format_time(each["created_at"])),
     ("expires", lambda each: format_time(each["expires_at"]) or "never"),
 )
@@ -177,26 +178,22 @@ def get_token(session: Session, token_id: str, output: str) -> None:
     show_default=True,
     help="What it allows.",
 )
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME",
+    help="For this model only, or alias; may be given several times. Without it: all.",
+)
 @click.option("--expires", type=DurationType(), help="Valid for this long, such as 30d.")
 @output_option
 @pass_session
-def create_token(
-    session: Session,
-    *,
-    project: str | None,
-    name: str,
-    scope: str,
-    expires: float | None,
-    output: str,
-) -> None:
+def create_token(session: Session, *, expires: float | None, output: str, **wanted: Any) -> None:
     """Make a token. It is shown once; the platform keeps only its hash."""
+    name, project = wanted["name"], wanted["project"]
     session.about(f"token {name}" + (f" for project {project}" if project else ""))
-    call = calls.create_token(
-        name=name,
-        project=project,
-        scope=scope,
-        expires_in_s=None if expires is None else int(expires),
-    )
+    expires_in_s = None if expires is None else int(expires)
+    call = calls.create_token(**wanted, expires_in_s=expires_in_s)
     made = session.api().fetch(call)
     if output != "table":
         print_document(output, made)

@@ -30,3 +30,5 @@ class Token:
     created_at: float
     expires_at: float | None = None
     revoked: bool = False
+    models: tuple[str, ...] | None = None
+    """Names of the only models and aliases that it may call; None: every one of the project."""

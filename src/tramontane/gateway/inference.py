@@ -2,7 +2,7 @@
 
 A request's model is read from its body and its project from its verified key; both together choose
 the route, so Envoy alone carries it to the engine. A model that a key is not for answers like one
-that does not exist (docs/decisions/0015-keys-for-some-models.md). Called by ``gateway.resources``.
+that does not exist (docs/decisions/0016-keys-for-some-models.md). Called by ``gateway.resources``.
 """
 
 import json

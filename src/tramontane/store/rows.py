@@ -140,6 +140,8 @@ def token_from_row(row: Row) -> Token:
     values = _named(row)
     del values["last_used_at"]
     values["scope"] = Scope(values["scope"])
+    models = values["models"]
+    values["models"] = None if models is None else NAMES.validate_json(models)
     return Token(**values)
 
 

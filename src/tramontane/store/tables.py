@@ -142,6 +142,7 @@ TOKENS = Table(
     Column("expires_at", Double),
     Column("revoked", Boolean, nullable=False),
     Column("last_used_at", Double),
+    Column("models", Text),
 )
 
 REQUESTS = Table(

@@ -8,7 +8,7 @@ from tramontane.base.errors import Conflict, NotFound
 from tramontane.domain.token import Token
 from tramontane.store.part import Part
 from tramontane.store.requests import RequestKey, find_result, remember_result
-from tramontane.store.rows import token_from_row
+from tramontane.store.rows import NAMES, to_json, token_from_row
 from tramontane.store.tables import TOKENS
 
 
@@ -44,6 +44,7 @@ class Tokens(Part):
                     created_at=token.created_at,
                     expires_at=token.expires_at,
                     revoked=token.revoked,
+                    models=None if token.models is None else to_json(NAMES, token.models),
                 )
             )
             remember_result(connection, request, token.id, token.created_at)

@@ -161,10 +161,17 @@ def create_token(
     name: str = "token",
     project: str | None = None,
     scope: str = "inference",
+    models: Sequence[str] = (),
     expires_in_s: int | None = None,
 ) -> Call:
-    """Make a token; the answer is the only time its secret is shown."""
-    body = {"name": name, "project": project, "scope": scope, "expires_in_s": expires_in_s}
+    """Make a token, for all models of the project or for some; it is shown in this answer only."""
+    body = {
+        "name": name,
+        "project": project,
+        "scope": scope,
+        "models": list(models) or None,
+        "expires_in_s": expires_in_s,
+    }
     return _send("POST", "tokens", json_body=body)
 
 

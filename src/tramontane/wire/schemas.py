@@ -16,15 +16,28 @@ NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
 NAME_IN_WORDS = "a name of lower-case letters, digits and hyphens (at most 40, a letter first)"
 
 TOKEN_ID_PATTERN = r"^tok_[a-z0-9]{1,60}$"  # noqa: S105 - no secret
+MODEL_NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._:/-]{0,126}[A-Za-z0-9])?$"
+"""Of models and of other names that lead to one: what clients send as ``model``."""
 PATTERNS_IN_WORDS = {
     NAME_PATTERN: NAME_IN_WORDS,
     TOKEN_ID_PATTERN: "the id of a token, such as tok_20mg7md4hrsehnn8",
+    MODEL_NAME_PATTERN: "the name of a model, such as assistant",
 }
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, examples=["hello"])]
 
 
 MODEL_REFERENCE_MAX = 1024
+
+
+def _unique(names: list[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+MODELS_MAX = 32
+
+ModelName = Annotated[str, Field(pattern=MODEL_NAME_PATTERN, examples=["assistant"])]
+ModelNames = Annotated[list[ModelName], Field(max_length=MODELS_MAX), AfterValidator(_unique)]
 
 
 class Request(BaseModel):
@@ -220,11 +233,16 @@ class ProjectRequest(Request):
 
 
 class TokenRequest(Request):
-    """A token for one project, or for all when ``project`` is None (administrators only)."""
+    """A token for one project, or for all when ``project`` is None (administrators only).
+
+    One with ``models`` calls these models of its project and no other, whether they are there yet
+    or not; it is of scope inference, since any other would let its holder make further tokens.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]*$")] = "token"
     project: Name | None = None
     scope: Literal["inference", "read", "deploy", "admin"] = "inference"
+    models: Annotated[ModelNames, Field(min_length=1)] | None = None
     expires_in_s: Annotated[int, Field(ge=60, le=10 * 365 * 86400)] | None = None
 
 
@@ -461,6 +479,8 @@ class TokenView(View):
     scope: str
     created_at: float
     expires_at: float | None
+    models: list[str] | None
+    """The only models it may call; None: every model of its project."""
     last_used_at: float | None = None
 
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import URL
@@ -111,6 +113,26 @@ def test_a_new_database_is_what_the_migrations_would_have_made(database: Path | 
             connection.execute(text("DROP TABLE alembic_version"))
         engine.dispose()
     assert described[0] == described[1]
+
+
+def test_tokens_of_an_earlier_version_are_for_all_models(tmp_path: Path) -> None:
+    opened = Database(sqlite_url(tmp_path / "old.db"))
+    script = str(Path(upgrade.__file__).parent / "migrations")
+    config = Config()
+    config.set_main_option("script_location", script)
+    with opened.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        connection.execute(
+            text(
+                "INSERT INTO tokens (id, name, scope, token_hash, created_at, revoked) "
+                "VALUES ('tok_1', 'old', 1, 'h', 1.0, false)"
+            )
+        )
+    opened.close()
+    store = open_store(tmp_path / "old.db")
+    assert [each.token.models for each in store.list_tokens()] == [None]
+    store.close()
 
 
 def describe(url: URL) -> dict[str, object]:
@@ -558,13 +580,16 @@ def test_tokens(store: Store) -> None:
     with pytest.raises(Conflict, match="only once"):
         store.add_token(replace(token, id="tok_2", token_hash="i"), request=request)
     store.add_token(replace(token, id="tok_3", token_hash="j", project=None))
+    limited = replace(token, id="tok_4", token_hash="l", project="q", models=("a", "org/b"))
+    store.add_token(limited)
+    assert [each.token for each in store.list_tokens("q")] == [limited]
     found = store.find_token("h")
     assert found is not None
     assert (found.token, found.last_used_at) == (token, None)
     assert store.find_token("x") is None
     store.touch_token("tok_1", 5.0)
     assert [each.last_used_at for each in store.list_tokens("p")] == [5.0]
-    assert [each.token.id for each in store.list_tokens()] == ["tok_1", "tok_3"]
+    assert [each.token.id for each in store.list_tokens()] == ["tok_1", "tok_3", "tok_4"]
     with pytest.raises(NotFound):
         store.revoke_token("tok_3", project="p")
     assert store.revoke_token("tok_1", project="p").revoked

@@ -339,6 +339,8 @@ FIRST_TABLES = frozenset(
     {"cells", "deployments", "events", "instances", "leases", "projects", "requests"}
     | {"services", "settings", "sources", "tokens"}
 )
+LATER_COLUMNS = (("tokens", "models"),)
+"""Beside the indexed ones."""
 
 
 def undo(database: Path | str) -> None:
@@ -350,6 +352,8 @@ def undo(database: Path | str) -> None:
         for name in ("source_digest", "artifact_digest"):
             connection.execute(text(f"DROP INDEX ix_deployments_{name}"))
             connection.execute(text(f"ALTER TABLE deployments DROP COLUMN {name}"))
+        for table, name in LATER_COLUMNS:
+            connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {name}"))
         config = Config()
         config.set_main_option("script_location", str(Path(upgrade.__file__).parent / "migrations"))
         config.attributes["connection"] = connection

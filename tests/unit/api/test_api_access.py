@@ -141,6 +141,37 @@ async def test_life_of_a_token(world: World, client: httpx.AsyncClient) -> None:
     assert (expired.status_code, "expired" in expired.json()["detail"]) == (401, True)
 
 
+async def test_token_for_some_models(world: World, client: httpx.AsyncClient) -> None:
+    wanted = {"project": "shop", "models": ["assistant", "org/mails:1", "assistant"]}
+    made = (await client.post("/api/v1/tokens", json=wanted)).json()
+    assert made["models"] == ["assistant", "org/mails:1"]
+    claims = json.loads(decode(made["token"].split(".")[1]))
+    assert claims["models"] == ["assistant", "org/mails:1"]
+    world.mint(Scope.INFERENCE, "shop")
+    listed = {each["id"]: each["models"] for each in (await client.get("/api/v1/tokens")).json()}
+    assert listed.pop(made["id"]) == ["assistant", "org/mails:1"]
+    assert set(listed.values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"project": "shop", "scope": "deploy", "models": ["a"]}, "models"),
+        ({"project": "shop", "models": []}, "models"),
+        ({"project": "shop", "models": ["a b"]}, "models[0]"),
+        ({"project": "shop", "models": ["a"] * 33}, "models"),
+        ({"models": ["a"]}, "models"),
+    ],
+)
+async def test_what_no_token_is_limited_to(
+    world: World, client: httpx.AsyncClient, body: dict[str, object], path: str
+) -> None:
+    before = (await client.get("/api/v1/tokens")).json()
+    answer = await client.post("/api/v1/tokens", json=body)
+    assert (answer.status_code, answer.json()["path"]) == (422, path)
+    assert len((await client.get("/api/v1/tokens")).json()) == len(before)
+
+
 async def test_revoked_token_opens_nothing(world: World, client: httpx.AsyncClient) -> None:
     text = world.mint(Scope.READ)
     token_id = world.parts.tokens.authenticate(text).id

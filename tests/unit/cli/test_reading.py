@@ -271,9 +271,28 @@ def test_tokens_create(tram: Tram) -> None:
         "name": "token",
         "project": "shop",
         "scope": "inference",
+        "models": None,
         "expires_in_s": 30 * 86400,
     }
     assert tram("tokens", "create").out == "tram_abc\n"
+
+
+def test_tokens_for_some_models(tram: Tram) -> None:
+    tram.api.on("POST", "tokens", {"id": "tok_1", "token": "tram_abc"})
+    tram("tokens", "create", "-p", "shop", "--model", "assistant", "--model", "mails")
+    assert tram.api.sent("POST", "tokens")["models"] == ["assistant", "mails"]
+    token = {"id": "tok_1", "name": "app", "project": "shop", "scope": "inference"}
+    dates = {"created_at": 0.0, "expires_at": 86400.0}
+    all_models = {**token, "id": "tok_2", "models": None, "created_at": 0.0, "expires_at": None}
+    tram.api.on("GET", "tokens", [{**token, "models": ["assistant", "mails"], **dates}, all_models])
+    assert (
+        tram("tokens", "list").out
+        == """\
+ID     NAME  PROJECT  SCOPE      MODELS            CREATED               EXPIRES
+tok_1  app   shop     inference  assistant, mails  1970-01-01 00:00:00Z  1970-01-02 00:00:00Z
+tok_2  app   shop     inference  all               1970-01-01 00:00:00Z  never
+"""
+    )
 
 
 FACTS = {

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Response
 
 from tramontane.api.access import Administrator
 from tramontane.api.views import token_view
-from tramontane.base.errors import Forbidden
+from tramontane.base.errors import Forbidden, InvalidRequest
 from tramontane.domain.token import Scope
 from tramontane.wire.schemas import TOKEN_ID_PATTERN, CreatedToken, TokenRequest, TokenView
 
@@ -26,10 +26,12 @@ def create_token(body: TokenRequest, caller: Administrator) -> CreatedToken:
     """Make a token; this answer is the only time it is shown."""
     if caller.project is not None and body.project != caller.project:
         raise Forbidden(f"your token makes tokens for project {caller.project} only")
+    _check_models(body)
     token, text = caller.parts.tokens.mint(
         body.name,
         project=body.project,
         scope=Scope[body.scope.upper()],
+        models=body.models,
         expires_in_s=body.expires_in_s,
         request=caller.guard.request,
     )
@@ -40,6 +42,7 @@ def create_token(body: TokenRequest, caller: Administrator) -> CreatedToken:
         scope=body.scope,
         created_at=token.created_at,
         expires_at=token.expires_at,
+        models=body.models,
         token=text,
     )
 
@@ -50,3 +53,15 @@ def delete_token(token_id: TokenId, caller: Administrator) -> Response:
     caller.parts.store.revoke_token(token_id, project=caller.project)
     caller.parts.revoked(token_id)
     return Response(status_code=204)
+
+
+def _check_models(body: TokenRequest) -> None:
+    if body.models is None:
+        return
+    if body.scope != Scope.INFERENCE.name.lower():
+        raise InvalidRequest(
+            f"models: limit a token of scope inference, and this one is of scope {body.scope}",
+            path="models",
+        )
+    if body.project is None:
+        raise InvalidRequest("models: belong to a project: name it as project", path="models")
