@@ -119,6 +119,8 @@ class ApiParts:
     """Called after each change of the desired side, from any thread."""
     revoked: Callable[[str], None]
     """Called after a token was revoked, with its id, so that the gateway refuses it too."""
+    limited: Callable[[], None]
+    """Called after the limits of a token changed; they hold once it returns."""
     platform: PlatformFacts
     logs: LogReader
     execute: Execute

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from decimal import Decimal
 
 from tramontane.api.candidates import sizing_view
 from tramontane.domain.cell import Cell
@@ -10,9 +11,11 @@ from tramontane.domain.deployment import Deployment
 from tramontane.domain.ids import CellId, DeploymentId
 from tramontane.domain.instance import Instance
 from tramontane.domain.inventory import DiskUsage
+from tramontane.domain.limits import Limits
 from tramontane.domain.model import ModelFacts
 from tramontane.domain.service import Service
 from tramontane.domain.snapshot import Event
+from tramontane.domain.usage import NANO
 from tramontane.domain.weights import Weights
 from tramontane.plan.needs import needs_of
 from tramontane.store.projects import ProjectRecord
@@ -26,6 +29,7 @@ from tramontane.wire.schemas import (
     EventView,
     FactView,
     InstanceView,
+    LimitsView,
     ModelFactsView,
     ModelView,
     ProjectView,
@@ -213,6 +217,20 @@ def project_view(record: ProjectRecord) -> ProjectView:
     )
 
 
+def limits_view(limits: Limits | None) -> LimitsView | None:
+    """Return how much a token may use."""
+    if limits is None:
+        return None
+    budget = limits.budget
+    return LimitsView(
+        requests_per_minute=limits.requests_per_minute,
+        tokens_per_minute=limits.tokens_per_minute,
+        streams=limits.streams,
+        budget_eur=None if budget is None else Decimal(budget) / NANO,
+        budget_period=limits.budget_period.value,
+    )
+
+
 def token_view(record: TokenRecord) -> TokenView:
     """Return a token without its secret."""
     token = record.token
@@ -224,5 +242,6 @@ def token_view(record: TokenRecord) -> TokenView:
         created_at=token.created_at,
         expires_at=token.expires_at,
         models=None if token.models is None else list(token.models),
+        limits=limits_view(token.limits),
         last_used_at=record.last_used_at,
     )

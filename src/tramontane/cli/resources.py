@@ -7,6 +7,8 @@ import click
 
 from tramontane.base.errors import NotFound
 from tramontane.cli.lazy import SuggestingGroup
+from tramontane.cli.limits import OPTIONS as LIMIT_OPTIONS
+from tramontane.cli.limits import describe_limits, limit_options, read_limits
 from tramontane.cli.options import DurationType, output_option
 from tramontane.cli.output import (
     Column,
@@ -54,6 +56,7 @@ TOKEN_COLUMNS: Sequence[Column] = (
     ("project", lambda each: each["project"] or "all"),
     ("scope", lambda each: each["scope"]),
     ("models", lambda each: each["models"] or "all"),
+    ("limits", lambda each: describe_limits(each["limits"]) or "none"),
     ("created", lambda each: format_time(each["created_at"])),
     ("expires", lambda each: format_time(each["expires_at"]) or "never"),
 )
@@ -185,6 +188,7 @@ def get_token(session: Session, token_id: str, output: str) -> None:
     metavar="NAME",
     help="For this model only, or alias; may be given several times. Without it: all.",
 )
+@limit_options
 @click.option("--expires", type=DurationType(), help="Valid for this long, such as 30d.")
 @output_option
 @pass_session
@@ -192,14 +196,30 @@ def create_token(session: Session, *, expires: float | None, output: str, **want
     """Make a token. It is shown once; the platform keeps only its hash."""
     name, project = wanted["name"], wanted["project"]
     session.about(f"token {name}" + (f" for project {project}" if project else ""))
-    expires_in_s = None if expires is None else int(expires)
-    call = calls.create_token(**wanted, expires_in_s=expires_in_s)
+    limits = read_limits(wanted)
+    call = calls.create_token(
+        **{option: value for option, value in wanted.items() if option not in LIMIT_OPTIONS},
+        limits=limits,
+        expires_in_s=None if expires is None else int(expires),
+    )
     made = session.api().fetch(call)
     if output != "table":
         print_document(output, made)
         return
     click.echo(made["token"])
     session.note(f"keep it: {made['id']} is not shown again")
+
+
+@tokens.command("limit")
+@click.argument("token_id", metavar="ID")
+@limit_options
+@output_option
+@pass_session
+def limit_token(session: Session, token_id: str, output: str, **wanted: Any) -> None:
+    """Change how much a token may use. What is not named is not limited any more."""
+    session.about(f"token {token_id}", "tram tokens list")
+    found = session.api().fetch(calls.limit_token(token_id, read_limits(wanted)))
+    print_one(output, found, TOKEN_COLUMNS)
 
 
 @tokens.command("delete")

@@ -82,3 +82,5 @@ class KeyTrust:
     issuer: str
     revoked: frozenset[str] = frozenset()
     """Token ids (``jti``) that are refused although their signature is good."""
+    spent: frozenset[str] = frozenset()
+    """Token ids whose budget is spent: refused before they wake anything."""

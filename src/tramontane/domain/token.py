@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
+from tramontane.domain.limits import Limits
+
 
 class Scope(IntEnum):
     """What a token allows; each scope includes those below it."""
@@ -32,3 +34,5 @@ class Token:
     revoked: bool = False
     models: tuple[str, ...] | None = None
     """Names of the only models and aliases that it may call; None: every one of the project."""
+    limits: Limits | None = None
+    """How much of them; None: as much as it likes."""

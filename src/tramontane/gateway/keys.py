@@ -10,6 +10,7 @@ from tramontane.gateway.grants import JWT_METADATA
 
 JWT_TYPE = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 REVOKED = "tramontane.revoked"
+REVOKED_POLICY, SPENT_POLICY = "revoked", "spent"
 RBAC_TYPE = "envoy.extensions.filters.http.rbac.v3.RBAC"
 KEY_PREFIX = "Bearer tram_"
 KEY_HEADER = "x-tramontane-key"
@@ -60,25 +61,36 @@ def make_jwt_authn(trust: KeyTrust) -> Json:
 
 
 def make_revocations(trust: KeyTrust) -> Json:
-    """Return the refusal of good signatures that are no longer wanted."""
-    if not trust.revoked:
+    """Return the refusal of good signatures that are not wanted, or not at present.
+
+    Which policy refused stands in Envoy's details of the answer, which ``gateway.replies`` reads.
+    """
+    policies = {REVOKED_POLICY: trust.revoked, SPENT_POLICY: trust.spent - trust.revoked}
+    if not any(policies.values()):
         return typed(RBAC_TYPE)
-    revoked = [
-        {
-            "sourced_metadata": {
-                "metadata_matcher": {
-                    "filter": JWT_METADATA,
-                    "path": [{"key": "key"}, {"key": "jti"}],
-                    "value": {"string_match": {"exact": token}},
-                }
-            }
-        }
-        for token in sorted(trust.revoked)
-    ]
     return typed(
         RBAC_TYPE,
         rules={
             "action": "DENY",
-            "policies": {"revoked": {"permissions": [{"any": True}], "principals": revoked}},
+            "policies": {
+                name: {
+                    "permissions": [{"any": True}],
+                    "principals": [_with_id(token) for token in sorted(tokens)],
+                }
+                for name, tokens in policies.items()
+                if tokens
+            },
         },
     )
+
+
+def _with_id(token: str) -> Json:
+    return {
+        "sourced_metadata": {
+            "metadata_matcher": {
+                "filter": JWT_METADATA,
+                "path": [{"key": "key"}, {"key": "jti"}],
+                "value": {"string_match": {"exact": token}},
+            }
+        }
+    }

@@ -12,6 +12,9 @@ INFERENCE_HOST = "inference"
 
 KEY_NEEDED = "a valid API key is needed: send it as 'Authorization: Bearer tram_…'"
 
+SPENT_RETRY_S = 60
+"""For a key whose budget is spent. A meter knows when that ends; nobody is woken to ask it."""
+
 MEANINGS: tuple[tuple[str, int, str, str], ...] = (
     # (which local replies, status, code, message); the first that holds is used.
     (
@@ -21,6 +24,12 @@ MEANINGS: tuple[tuple[str, int, str, str], ...] = (
         "this API key has expired; make another with: tram tokens create",
     ),
     ("response.code == 401", 401, "invalid_api_key", KEY_NEEDED),
+    (
+        'response.code_details.contains("matched_policy[spent]")',
+        429,
+        "budget_spent",
+        "this API key's budget is spent; it starts anew at midnight UTC, of the day or the month",
+    ),
     (
         'response.code_details.startsWith("rbac_access_denied")',
         401,
@@ -104,8 +113,12 @@ def make_passage() -> Json:
 
 
 def _make_mapper(when: str, status: int, body: Json) -> Json:
-    return {
+    mapper: Json = {
         "filter": make_condition(when),
         "status_code": status,
         "body_format_override": {"json_format": body},
     }
+    if status == 429:
+        header = {"key": "retry-after", "value": str(SPENT_RETRY_S)}
+        mapper["headers_to_add"] = [{"header": header}]
+    return mapper

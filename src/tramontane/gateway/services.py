@@ -108,7 +108,9 @@ def openai_error(code: str, message: str, *, kind: str = "invalid_request_error"
 
 def openai_kind(status: int) -> str:
     """Return OpenAI's ``type`` for a status."""
-    return "invalid_request_error" if status < 500 else "server_error"
+    if status >= 500:
+        return "server_error"
+    return "rate_limit_error" if status == 429 else "invalid_request_error"
 
 
 def of_project(route: ServiceRoute) -> Json:

@@ -32,6 +32,8 @@ _COUNTS_AT = 16
 _FIRST = struct.Struct("<d")
 _FIRST_AT = 40
 _FREE, _OPEN = 0, 1
+_KEY = 9
+"""Of the fields of a row."""
 OPEN, LINES = ".open", ".lines"
 _OWN = (
     *("sequence", "request_id", "key", "model", "api", "at", "first_token_s", "duration_s"),
@@ -84,10 +86,12 @@ class Books:
         """Requests under way."""
         return ROWS_MAX - len(self._free)
 
-    def begin(self, arrival: Arrival) -> Entry | None:
-        """Write down that a request is under way; None if there are too many."""
-        if not self._free:
-            return None
+    def is_full(self) -> bool:
+        """Return whether there are too many requests under way to take up another."""
+        return not self._free
+
+    def begin(self, arrival: Arrival) -> Entry:
+        """Write down that a request is under way; the books must not be full."""
         self._sequence += 1
         entry = Entry(row=self._free.pop(), sequence=self._sequence, arrival=arrival)
         _ROW.pack_into(
@@ -205,6 +209,13 @@ def read_cut(table: Path, account: Account, ended: frozenset[int]) -> Iterator[U
             row=row, sequence=sequence, arrival=arrival, usage=usage, first_token_at=first
         )
         yield _make_record(account, entry, RequestEnd.CUT, 0, first or at)
+
+
+def read_open_keys(table: Path) -> list[str]:
+    """Return the key of each request that is under way."""
+    raw = table.read_bytes()
+    rows = (row for row in range(len(raw) // _ROW.size) if raw[row * _ROW.size] == _OPEN)
+    return [_plain(_ROW.unpack_from(raw, row * _ROW.size)[_KEY]) for row in rows]
 
 
 def is_written(table: Path) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 
 from tramontane.base.clock import Clock
 from tramontane.domain.usage import RequestEnd, Usage
+from tramontane.metering.allowances import Gate
 from tramontane.metering.books import Books, Entry
 from tramontane.metering.engine_link import EngineConnection, EngineLink
 from tramontane.metering.engine_wire import EngineWire, read_answer
@@ -56,6 +57,7 @@ class Way:
     engine: EngineWire
     link: EngineLink
     books: Books
+    gate: Gate
     clock: Clock
 
 
@@ -100,7 +102,7 @@ class Exchange:
         finally:
             if self.client_gone:
                 end = RequestEnd.ABORTED
-            self._way.books.end(self._entry, end, self._status, self._way.clock.now())
+            self._settle(end)
 
     def leave(self) -> bool:
         """The client is gone. Return whether there is nothing to wait for.
@@ -179,6 +181,14 @@ class Exchange:
         self._untouched = untouched
         if not self._ended.done():
             self._ended.set_result(False)
+
+    def _settle(self, end: RequestEnd) -> None:
+        way, now = self._way, self._way.clock.now()
+        # In one turn: whoever else has one finds books and allowances in agreement.
+        with way.gate.turn(self._entry.arrival.key) as turn:
+            record = way.books.end(self._entry, end, self._status, now)
+            tokens = record.usage.prompt_tokens + record.usage.completion_tokens
+            turn.settle(tokens=tokens, cost=record.cost, now=now)
 
     def _count(self, usage: Usage) -> None:
         if usage != self._entry.usage:

@@ -11,10 +11,7 @@ from typing import cast
 
 import httptools
 
-from tramontane.base.clock import Clock
-from tramontane.metering.books import Arrival, Books
-from tramontane.metering.engine_link import Connect, EngineLink
-from tramontane.metering.engine_wire import EngineWire
+from tramontane.metering.books import Arrival
 from tramontane.metering.exchange import JSON, Exchange, Way
 from tramontane.metering.requests import BadRequest, error_body, prepare
 
@@ -23,25 +20,21 @@ BACKLOG = 512
 KEY_HEADER = b"x-tramontane-key"
 """Set by the gateway from the verified key, never by clients."""
 REQUEST_ID_HEADER = b"x-request-id"
-_REASONS = {200: b"OK", 400: b"Bad Request", 404: b"Not Found", 503: b"Service Unavailable"}
+_REASONS = {
+    200: b"OK",
+    400: b"Bad Request",
+    404: b"Not Found",
+    429: b"Too Many Requests",
+    503: b"Service Unavailable",
+}
 
 
 class Meter:
     """Listens at an instance's endpoint."""
 
-    def __init__(
-        self,
-        listener: socket.socket,
-        connect: Connect,
-        engine: EngineWire,
-        books: Books,
-        clock: Clock,
-        *,
-        requests_max: int,
-    ) -> None:
+    def __init__(self, listener: socket.socket, way: Way) -> None:
         self._listener = listener
-        link = EngineLink(connect, requests_max)
-        self.way = Way(engine=engine, link=link, books=books, clock=clock)
+        self.way = way
         self._server: asyncio.Server | None = None
         self._running: set[asyncio.Task[None]] = set()
         self.connections: set[_GatewayConnection] = set()
@@ -144,23 +137,33 @@ class _GatewayConnection(asyncio.Protocol):
         if isinstance(prepared, BadRequest):
             self.send_answer(prepared.status, JSON, prepared.body())
             return
-        entry = way.books.begin(
-            Arrival(
-                request_id=self._request_id,
-                key=self._key,
-                model=prepared.model,
-                api=prepared.api,
-                at=way.clock.now(),
-            )
+        now = way.clock.now()
+        arrival = Arrival(
+            request_id=self._request_id,
+            key=self._key,
+            model=prepared.model,
+            api=prepared.api,
+            at=now,
         )
-        if entry is None:
+        if way.books.is_full():
             self._refuse(503, "too_many_requests", "the model has too many requests to hold more")
+            return
+        with way.gate.turn(self._key) as turn:
+            over = turn.admit(now)
+            entry = way.books.begin(arrival) if over is None else None
+        if entry is None:
+            assert over is not None
+            self._refuse(429, over.code, over.message, retry_after_s=over.retry_after_s)
             return
         self._exchange = Exchange(way, self, prepared, entry)
         self._task = self._meter.run(self._exchange)
 
-    def _refuse(self, status: int, code: str, message: str) -> None:
-        self.send_answer(status, JSON, error_body(status, code, message))
+    def _refuse(
+        self, status: int, code: str, message: str, retry_after_s: int | None = None
+    ) -> None:
+        body = error_body(status, code, message)
+        retry = b"" if retry_after_s is None else b"retry-after: %d\r\n" % retry_after_s
+        self._write(_head(status, JSON) + retry + b"content-length: %d\r\n\r\n" % len(body) + body)
 
     # What an exchange sends.
 

@@ -52,7 +52,9 @@ class BadRequest:
 
 def error_body(status: int, code: str, message: str) -> bytes:
     """Return an error as OpenAI's clients understand it."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    if status == 429:
+        kind = "rate_limit_error"
     error = {"message": message, "type": kind, "param": None, "code": code}
     return json.dumps({"error": error}).encode()
 

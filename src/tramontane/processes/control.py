@@ -42,6 +42,7 @@ from tramontane.gateway.envoy import Envoy, EnvoyOptions
 from tramontane.gateway.gateway import Gateway, GatewayCallbacks
 from tramontane.gateway.options import GatewayOptions
 from tramontane.gateway.server import Rejection
+from tramontane.metering.allowances import Allowances
 from tramontane.processes.arguments import Address, ControlArguments, parse_control_arguments
 from tramontane.processes.artifacts import ArtifactMaker
 from tramontane.processes.gpus import facts_of, find_gpus
@@ -181,13 +182,7 @@ class Control:
         await asyncio.to_thread(issuer.ensure_admin_token, layout.credentials)
         gateway = self._make_gateway()
         services = self._make_services(cell, runtime, gateway)
-        builds = BuildReconciler(
-            store=store,
-            make_artifact=self._make_maker(self._bounds_now).make,
-            queue=self._builds,
-            services=self._queue,
-            clock=clock,
-        )
+        builds = self._make_builds()
         keys = KeyReconciler(
             store=store,
             public_jwk=issuer.public_jwk(),
@@ -196,7 +191,10 @@ class Control:
             queue=self._keys,
         )
         garbage = self._make_garbage(cell, runtime)
-        api = self._make_api(issuer, self._make_facts(envoy, garbage, bounds), {cell.id: runtime})
+        ledger = self._make_ledger(keys)
+        api = self._make_api(
+            issuer, self._make_facts(envoy, garbage, bounds), {cell.id: runtime}, ledger.limit
+        )
 
         # What runs is known before anything is decided; Envoy is told only the whole truth.
         await services.adopt()
@@ -212,7 +210,7 @@ class Control:
                     builds.run(),
                     keys.run(),
                     garbage.run(),
-                    LedgerReconciler(store=store, directory=layout.ledger).run(),
+                    ledger.run(),
                     self._fetcher.run(),
                     envoy.watch(),
                     keep_rotating((layout.access_log, layout.egress_log), envoy.reopen_logs),
@@ -285,6 +283,24 @@ class Control:
             ids=random_id,
             on_change=self._feed.announce,
             check_start=self._models.check_unchanged,
+        )
+
+    def _make_builds(self) -> BuildReconciler:
+        return BuildReconciler(
+            store=self._store,
+            make_artifact=self._make_maker(self._bounds_now).make,
+            queue=self._builds,
+            services=self._queue,
+            clock=self._clock,
+        )
+
+    def _make_ledger(self, keys: KeyReconciler) -> LedgerReconciler:
+        return LedgerReconciler(
+            store=self._store,
+            directory=self._layout.ledger,
+            allowances=Allowances(self._layout.ledger),
+            clock=self._clock,
+            on_spent=keys.put_spent,
         )
 
     def _make_garbage(self, cell: Cell, runtime: Runtime) -> GarbageReconciler:
@@ -384,7 +400,11 @@ class Control:
         )
 
     def _make_api(
-        self, issuer: TokenIssuer, facts: Facts, runtimes: dict[CellId, Runtime]
+        self,
+        issuer: TokenIssuer,
+        facts: Facts,
+        runtimes: dict[CellId, Runtime],
+        limited: Callable[[], None],
     ) -> ApiServer:
         arguments = self._arguments
 
@@ -409,6 +429,7 @@ class Control:
             ids=random_id,
             nudge=self._queue.nudge,
             revoked=lambda _: self._keys.nudge(ALL),
+            limited=limited,
             platform=facts,
             logs=LogFiles(logs=self._layout.logs, egress=self._layout.egress_log),
             execute=execute,

@@ -34,13 +34,21 @@ class KeyReconciler:
     issuer: str
     publish: Callable[[KeyTrust], None]
     queue: NudgeQueue[str]
+    _spent: frozenset[str] = field(init=False, default=frozenset())
     _published: KeyTrust | None = field(init=False, default=None)
 
     async def read_trust(self) -> KeyTrust:
         """Return what the gateway should trust now, for the first publication of everything."""
         revoked = await asyncio.to_thread(self.store.list_revoked_ids)
-        self._published = KeyTrust(public_jwk=self.public_jwk, issuer=self.issuer, revoked=revoked)
+        self._published = KeyTrust(
+            public_jwk=self.public_jwk, issuer=self.issuer, revoked=revoked, spent=self._spent
+        )
         return self._published
+
+    def put_spent(self, keys: frozenset[str]) -> None:
+        """Refuse these keys until others are named: their budget is spent."""
+        self._spent = keys
+        self.queue.nudge(ALL)
 
     async def run(self) -> None:
         """Publish changes until cancelled."""

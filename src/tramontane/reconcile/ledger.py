@@ -3,17 +3,32 @@
 Takes no input, looks at the books there are, and may be killed anywhere: how far a book was read is
 stored with what was read. A book whose writer is dead is closed: what was under way then is taken
 over as cut, with the counts that had been reached, and its files go.
+
+Limits of keys stand on the same books: meters hold them by themselves (``metering.allowances``);
+here they are told which there are, and where keys stand after somebody was killed.
 """
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
+from tramontane.base.clock import Clock
+from tramontane.domain.limits import BudgetPeriod, Limits, period_start
 from tramontane.domain.usage import Account, UsageRecord
-from tramontane.metering.books import LINES, OPEN, is_written, read_account, read_cut, read_lines
+from tramontane.metering.allowances import Allowances, KeyUse
+from tramontane.metering.books import (
+    LINES,
+    OPEN,
+    is_written,
+    read_account,
+    read_cut,
+    read_lines,
+    read_open_keys,
+)
 from tramontane.store.usage import BookPosition
 
 log = logging.getLogger(__name__)
@@ -44,6 +59,14 @@ class UsageMemory(Protocol):
         """Return the instances whose books are read to their end and not forgotten yet."""
         ...
 
+    def list_limits(self) -> Mapping[str, Limits]:
+        """Return how much each key may use that is good and has limits."""
+        ...
+
+    def sum_costs(self, keys: Collection[str], since: float) -> dict[str, int]:
+        """Return what each of these keys has spent, in billionths of a euro."""
+        ...
+
 
 @dataclass(kw_only=True)
 class LedgerReconciler:
@@ -51,62 +74,105 @@ class LedgerReconciler:
 
     store: UsageMemory
     directory: Path
+    allowances: Allowances
+    clock: Clock
+    on_spent: Callable[[frozenset[str]], None]
+    """Told which keys have no budget left, whenever these change."""
+    _sizes: dict[str, int] = field(init=False, default_factory=dict[str, int])
+    """Of the books at the last look, to pass over those that nobody wrote in."""
 
     async def run(self) -> None:
         """Look again and again until cancelled."""
-        sizes: dict[str, int] = {}
+        await asyncio.to_thread(self.recount)
+        told: frozenset[str] = frozenset()
         while True:
-            sizes = await asyncio.to_thread(self.look, sizes)
+            if await asyncio.to_thread(self.look):
+                await asyncio.to_thread(self.recount)
+            spent = self.allowances.spent_keys(self.clock.now())
+            if spent != told:
+                told = spent
+                self.on_spent(spent)
             await asyncio.sleep(PERIOD_S)
 
-    def look(self, sizes: dict[str, int]) -> dict[str, int]:
-        """Take over what is new; ``sizes`` is what the last look returned, to skip what is not."""
+    def limit(self) -> None:
+        """Hold keys to the limits in the store; what they have used goes on where it was."""
+        limits = self.store.list_limits()
+        with self.allowances.held():
+            self.allowances.publish(limits, self.clock.now())
+
+    def recount(self) -> None:
+        """Set where every key with limits stands to what the books say.
+
+        Meters wait meanwhile; it is for starts, and after somebody was killed.
+        """
+        with self.allowances.held():
+            self.look()
+            now, limits = self.clock.now(), self.store.list_limits()
+            spent: dict[str, int] = {}
+            for period in BudgetPeriod:
+                keys = [key for key, each in limits.items() if each.budget_period is period]
+                spent |= self.store.sum_costs(keys, period_start(period, now)) if keys else {}
+            tables = self.directory.glob(f"*{OPEN}")
+            running = Counter(key for table in tables for key in read_open_keys(table))
+            uses = {key: KeyUse(running=running[key], spent=spent.get(key, 0)) for key in limits}
+            self.allowances.publish(limits, now, uses)
+
+    def look(self) -> bool:
+        """Take over what is new, and return whether requests were cut by their meter's death."""
         seen: dict[str, int] = {}
+        cut = False
         for lines in sorted(self.directory.glob(f"*{LINES}")):
             instance = lines.name.removesuffix(LINES)
             try:
                 seen[instance] = lines.stat().st_size
                 alive = is_written(lines.with_suffix(OPEN))
-                if not alive or seen[instance] != sizes.get(instance):
-                    self._take_over(instance, lines, alive=alive)
+                if not alive or seen[instance] != self._sizes.get(instance):
+                    cut |= self._take_over(instance, lines, alive=alive)
             except (OSError, ValueError) as error:
                 seen.pop(instance, None)
                 log.warning("cannot read the book of %s: %s", instance, error)
         for instance in self.store.list_closed_books():
             if instance not in seen:
                 self.store.forget_book(instance)
-        return seen
+        self._sizes = seen
+        return cut
 
-    def _take_over(self, instance: str, lines: Path, *, alive: bool) -> None:
+    def _take_over(self, instance: str, lines: Path, *, alive: bool) -> bool:
         known = self.store.get_book_position(instance)
         table = lines.with_suffix(OPEN)
+        cut: list[UsageRecord] = []
         if not known.closed:
             with lines.open("rb") as file:
                 found = read_account(file)
                 if found is None:
-                    return
-                account, start = found
-                position = known.position
-                while True:
-                    records, after = read_lines(file, account, max(position, start), AT_ONCE)
-                    if not records:
-                        break
-                    moved = BookPosition(position=after)
-                    if not self.store.add_usage(instance, records, position, moved):
-                        return
-                    position = after
-            if alive:
-                return
-            if not self._close(account, table, lines, position):
-                return
+                    return False
+                position = self._read_on(file, *found, known.position)
+            if alive or position is None:
+                return False
+            cut = _read_cut(found[0], table, lines)
+            closed = BookPosition(position=position, closed=True)
+            if not self.store.add_usage(instance, cut, position, closed):
+                return False
         lines.unlink(missing_ok=True)
         table.unlink(missing_ok=True)
+        # Closed before: whoever did it may have been killed before keys were counted anew.
+        return known.closed or bool(cut)
 
-    def _close(self, account: Account, table: Path, lines: Path, position: int) -> bool:
-        with lines.open("rb") as file:
-            _, start = read_account(file) or (None, 0)
-            written, _ = read_lines(file, account, start, 2**62)
-        ended = frozenset(each.sequence for each in written)
-        cut = list(read_cut(table, account, ended))
-        closed = BookPosition(position=position, closed=True)
-        return self.store.add_usage(account.instance, cut, position, closed)
+    def _read_on(self, file: BinaryIO, account: Account, start: int, position: int) -> int | None:
+        """Return how far the book is read now; None if somebody else reads it."""
+        while True:
+            records, after = read_lines(file, account, max(position, start), AT_ONCE)
+            if not records:
+                return position
+            moved = BookPosition(position=after)
+            if not self.store.add_usage(account.instance, records, position, moved):
+                return None
+            position = after
+
+
+def _read_cut(account: Account, table: Path, lines: Path) -> list[UsageRecord]:
+    """Return what was under way when the meter died, less what it had written down as ended."""
+    with lines.open("rb") as file:
+        _, start = read_account(file) or (account, 0)
+        written, _ = read_lines(file, account, start, 2**62)
+    return list(read_cut(table, account, frozenset(each.sequence for each in written)))

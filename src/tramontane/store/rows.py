@@ -14,6 +14,7 @@ from tramontane.domain.cell import Capacity, Cell, Fact
 from tramontane.domain.definition import Definition, DirectorySource, ServiceKind
 from tramontane.domain.deployment import Deployment, DeploymentStatus
 from tramontane.domain.instance import Instance, InstanceStatus
+from tramontane.domain.limits import Limits
 from tramontane.domain.project import Project
 from tramontane.domain.service import Service, ServiceStatus
 from tramontane.domain.snapshot import Event
@@ -25,6 +26,7 @@ DEFINITION: TypeAdapter[Definition] = TypeAdapter(Definition)
 ARTIFACT: TypeAdapter[Artifact] = TypeAdapter(Artifact)
 FACTS: TypeAdapter[tuple[Fact, ...]] = TypeAdapter(tuple[Fact, ...])
 NAMES: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[str, ...])
+LIMITS: TypeAdapter[Limits] = TypeAdapter(Limits)
 
 
 def to_json(adapter: TypeAdapter[Any], value: object) -> str:
@@ -142,6 +144,8 @@ def token_from_row(row: Row) -> Token:
     values["scope"] = Scope(values["scope"])
     models = values["models"]
     values["models"] = None if models is None else NAMES.validate_json(models)
+    limits = values["limits"]
+    values["limits"] = None if limits is None else LIMITS.validate_json(limits)
     return Token(**values)
 
 

@@ -143,6 +143,7 @@ TOKENS = Table(
     Column("revoked", Boolean, nullable=False),
     Column("last_used_at", Double),
     Column("models", Text),
+    Column("limits", Text),
 )
 
 REQUESTS = Table(

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from sqlalchemy import insert, select, update
 
 from tramontane.base.errors import Conflict, NotFound
+from tramontane.domain.limits import Limits
 from tramontane.domain.token import Token
 from tramontane.store.part import Part
 from tramontane.store.requests import RequestKey, find_result, remember_result
-from tramontane.store.rows import NAMES, to_json, token_from_row
+from tramontane.store.rows import LIMITS, NAMES, to_json, token_from_row
 from tramontane.store.tables import TOKENS
 
 
@@ -45,6 +46,7 @@ class Tokens(Part):
                     expires_at=token.expires_at,
                     revoked=token.revoked,
                     models=None if token.models is None else to_json(NAMES, token.models),
+                    limits=None if token.limits is None else to_json(LIMITS, token.limits),
                 )
             )
             remember_result(connection, request, token.id, token.created_at)
@@ -86,6 +88,33 @@ class Tokens(Part):
         if row is None:
             raise NotFound(f"there is no token {token_id}; list them with: tram tokens list")
         return token_from_row(row)
+
+    def limit_token(
+        self, token_id: str, limits: Limits | None, *, project: str | None = None
+    ) -> TokenRecord:
+        """Change how much a token may use; ``project`` limits which can be found."""
+        statement = update(TOKENS).where(TOKENS.c.id == token_id)
+        if project is not None:
+            statement = statement.where(TOKENS.c.project == project)
+        value = None if limits is None else to_json(LIMITS, limits)
+        with self._database.write() as connection:
+            row = (
+                connection.execute(statement.values(limits=value).returning(TOKENS))
+                .mappings()
+                .first()
+            )
+        if row is None:
+            raise NotFound(f"there is no token {token_id}; list them with: tram tokens list")
+        return TokenRecord(token=token_from_row(row), last_used_at=row["last_used_at"])
+
+    def list_limits(self) -> dict[str, Limits]:
+        """Return how much each token may use that is good and has limits."""
+        statement = select(TOKENS.c.id, TOKENS.c.limits).where(
+            TOKENS.c.limits.is_not(None), TOKENS.c.revoked.is_(False)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(statement).all()
+        return {row.id: LIMITS.validate_json(row.limits) for row in rows}
 
     def list_revoked_ids(self) -> frozenset[str]:
         """Return the ids of all revoked tokens, which the gateway has to refuse."""

@@ -5,7 +5,7 @@ read moves in the same transaction as what was read, so that no kill makes a rec
 there twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -113,6 +113,16 @@ class UsageLedger(Part):
         with self._database.read() as connection:
             rows = connection.execute(statement.limit(limit)).mappings().all()
         return [_from_row(row) for row in rows]
+
+    def sum_costs(self, keys: Collection[str], since: float) -> dict[str, int]:
+        """Return what each of these keys has spent, in billionths of a euro."""
+        statement = (
+            select(USAGE.c.key, func.sum(USAGE.c.cost))
+            .where(USAGE.c.key.in_(keys), USAGE.c.at >= since)
+            .group_by(USAGE.c.key)
+        )
+        with self._database.read() as connection:
+            return {key: int(cost) for key, cost in connection.execute(statement)}
 
     def sum_usage(self, query: UsageQuery, by: Sequence[str]) -> list[UsageSum]:
         """Return sums by the columns ``by``, of ``GROUPS``, the dearest and largest first."""

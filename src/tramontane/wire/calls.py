@@ -162,6 +162,7 @@ def create_token(
     project: str | None = None,
     scope: str = "inference",
     models: Sequence[str] = (),
+    limits: Mapping[str, object] | None = None,
     expires_in_s: int | None = None,
 ) -> Call:
     """Make a token, for all models of the project or for some; it is shown in this answer only."""
@@ -170,9 +171,15 @@ def create_token(
         "project": project,
         "scope": scope,
         "models": list(models) or None,
+        "limits": limits or None,
         "expires_in_s": expires_in_s,
     }
     return _send("POST", "tokens", json_body=body)
+
+
+def limit_token(token_id: str, limits: Mapping[str, object]) -> Call:
+    """Change how much a token may use; what is left out is not limited any more."""
+    return _send("PUT", "tokens", token_id, "limits", json_body=limits)
 
 
 def delete_token(token_id: str) -> Call:

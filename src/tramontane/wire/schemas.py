@@ -5,6 +5,7 @@ from them. Requests refuse unknown keys; answers may grow new ones, so clients i
 do not know.
 """
 
+from decimal import Decimal
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -232,6 +233,21 @@ class ProjectRequest(Request):
     policy: list[Annotated[str, Field(max_length=64)]] = []
 
 
+class LimitsRequest(Request):
+    """How much a token may use; what is left out is not limited."""
+
+    requests_per_minute: Annotated[int, Field(ge=1, le=10**9)] | None = None
+    tokens_per_minute: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    """Of prompts and answers together, counted when a request ends."""
+    streams: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    """Requests at the same time."""
+    budget_eur: (
+        Annotated[Decimal, Field(gt=0, le=10**9, decimal_places=9, allow_inf_nan=False)] | None
+    ) = None
+    budget_period: Literal["day", "month"] = "day"
+    """Begins at midnight UTC."""
+
+
 class TokenRequest(Request):
     """A token for one project, or for all when ``project`` is None (administrators only).
 
@@ -243,6 +259,7 @@ class TokenRequest(Request):
     project: Name | None = None
     scope: Literal["inference", "read", "deploy", "admin"] = "inference"
     models: Annotated[ModelNames, Field(min_length=1)] | None = None
+    limits: LimitsRequest | None = None
     expires_in_s: Annotated[int, Field(ge=60, le=10 * 365 * 86400)] | None = None
 
 
@@ -470,6 +487,16 @@ class ProjectView(View):
     created_at: float
 
 
+class LimitsView(View):
+    """How much a token may use; null is not limited."""
+
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    streams: int | None
+    budget_eur: Decimal | None
+    budget_period: str
+
+
 class TokenView(View):
     """A token without its secret."""
 
@@ -481,6 +508,8 @@ class TokenView(View):
     expires_at: float | None
     models: list[str] | None
     """The only models it may call; None: every model of its project."""
+    limits: LimitsView | None = None
+    """How much of them; None: as much as it likes."""
     last_used_at: float | None = None
 
 

@@ -4,18 +4,22 @@ import asyncio
 import json
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tramontane.base.clock import SystemClock
-from tramontane.domain.usage import Account, UsageRecord
+from tramontane.domain.usage import Account, Price, UsageRecord
+from tramontane.metering.allowances import Gate
 from tramontane.metering.books import LINES, OPEN, Books, read_account, read_cut, read_lines
+from tramontane.metering.engine_link import EngineLink
 from tramontane.metering.engine_wire import LLAMA_CPP, read_timings
+from tramontane.metering.exchange import Way
 from tramontane.metering.meter import Meter
 
+KEY = "tok_1"
 ACCOUNT = Account(instance="ins_1", project="p", service="tiny", digest="sha256:0", cell="c")
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 LONG: dict[str, Any] = {
@@ -38,7 +42,7 @@ class ClientConnection:
         self.request_id = uuid.uuid4().hex
         raw = json.dumps(body).encode()
         head = (
-            f"{method} {path} HTTP/1.1\r\nhost: x\r\nx-tramontane-key: tok_1\r\n"
+            f"{method} {path} HTTP/1.1\r\nhost: x\r\nx-tramontane-key: {KEY}\r\n"
             f"x-request-id: {self.request_id}\r\ncontent-length: {len(raw)}\r\n\r\n"
         )
         self._writer.write(head.encode() + raw)
@@ -56,12 +60,15 @@ class ClientConnection:
     async def ask(self, path: str, body: Any, method: str = "POST") -> tuple[int, bytes]:
         await self.send(path, body, method)
         status, headers = await self.read_head()
+        return status, await self.read_body(headers)
+
+    async def read_body(self, headers: Mapping[str, str]) -> bytes:
         if "content-length" in headers:
-            return status, await self._reader.readexactly(int(headers["content-length"]))
+            return await self._reader.readexactly(int(headers["content-length"]))
         pieces: list[bytes] = []
         while piece := await self.read_piece():
             pieces.append(piece)
-        return status, b"".join(pieces)
+        return b"".join(pieces)
 
     def cut(self) -> None:
         self._writer.transport.abort()
@@ -109,22 +116,29 @@ class Bed:
 
 
 @asynccontextmanager
-async def metered(engine: str, directory: Path, requests_max: int = 120) -> AsyncIterator[Bed]:
+async def metered(
+    engine: str,
+    directory: Path,
+    *,
+    requests_max: int = 120,
+    price: Price | None = None,
+    gate: Path | None = None,
+) -> AsyncIterator[Bed]:
     address = str(directory / "in.sock")
     listener = socket.socket(socket.AF_UNIX)
     listener.setblocking(False)
     listener.bind(address)
     listener.listen(512)
     loop = asyncio.get_running_loop()
-    books = Books(directory, ACCOUNT)
-    meter = Meter(
-        listener,
-        lambda factory: loop.create_unix_connection(factory, engine),
-        LLAMA_CPP,
-        books,
-        SystemClock(),
-        requests_max=requests_max,
+    books = Books(directory, replace(ACCOUNT, price=price or Price()))
+    way = Way(
+        engine=LLAMA_CPP,
+        link=EngineLink(lambda made: loop.create_unix_connection(made, engine), requests_max),
+        books=books,
+        gate=Gate(gate or directory),
+        clock=SystemClock(),
     )
+    meter = Meter(listener, way)
     await meter.start()
     bed = Bed(meter=meter, directory=directory, address=address)
     try:
@@ -134,6 +148,7 @@ async def metered(engine: str, directory: Path, requests_max: int = 120) -> Asyn
             await client.close()
         await meter.stop()
         books.close()
+        way.gate.close()
         await until(lambda: not meter.connections)
         await asyncio.sleep(0)  # for what closes in the next turn of the loop
 

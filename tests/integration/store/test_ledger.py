@@ -1,15 +1,18 @@
 """From the books of instances into the ledger: every record once, whoever is killed when."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
+from tramontane.base.clock import SystemClock
+from tramontane.domain.limits import Limits
 from tramontane.domain.usage import Account, RequestEnd, Usage, UsageRecord
+from tramontane.metering.allowances import Allowances
 from tramontane.metering.books import LINES, OPEN, Arrival, Books
-from tramontane.reconcile.ledger import LedgerReconciler
+from tramontane.reconcile.ledger import LedgerReconciler, UsageMemory
 from tramontane.store.store import Store
 from tramontane.store.usage import BookPosition, UsageQuery
 
@@ -23,12 +26,21 @@ def directory(tmp_path: Path) -> Path:
     return made
 
 
+def collector(store: UsageMemory, directory: Path) -> LedgerReconciler:
+    return LedgerReconciler(
+        store=store,
+        directory=directory,
+        allowances=Allowances(directory.with_name("limits")),
+        clock=SystemClock(),
+        on_spent=lambda _: None,
+    )
+
+
 def write(books: Books, count: int, *, key: str = "tok_1", ended: bool = True) -> None:
     for number in range(count):
         entry = books.begin(
             Arrival(request_id=f"r{number}", key=key, model="m", api="completions", at=10.0)
         )
-        assert entry is not None
         books.count(entry, Usage(prompt_tokens=3, completion_tokens=2, cached_tokens=1), 11.0)
         if ended:
             books.end(entry, RequestEnd.FINISHED, 200, 12.0)
@@ -39,15 +51,16 @@ def ledger(store: Store) -> list[UsageRecord]:
 
 
 def test_what_ended_is_taken_over_while_its_writer_lives(store: Store, directory: Path) -> None:
-    reconciler = LedgerReconciler(store=store, directory=directory)
+    reconciler = collector(store, directory)
     books = Books(directory, ACCOUNT)
-    seen = reconciler.look({})
+    reconciler.look()
     write(books, 2500)
-    seen = reconciler.look(seen)
+    reconciler.look()
     assert [each.sequence for each in ledger(store)] == list(range(1, 2501))
     write(books, 1)
     write(books, 1, ended=False)
-    reconciler.look(reconciler.look(seen))
+    reconciler.look()
+    reconciler.look()
     assert len(ledger(store)) == 2501
     books.close()
 
@@ -55,17 +68,17 @@ def test_what_ended_is_taken_over_while_its_writer_lives(store: Store, directory
 def test_what_was_under_way_is_taken_over_as_cut_and_the_files_go(
     store: Store, directory: Path
 ) -> None:
-    reconciler = LedgerReconciler(store=store, directory=directory)
+    reconciler = collector(store, directory)
     books = Books(directory, ACCOUNT)
     write(books, 2)
     write(books, 3, ended=False)
     books.close()  # as when its writer is killed: the kernel lets go of the lock
-    reconciler.look({})
+    reconciler.look()
     ends = [each.end for each in ledger(store)]
     assert sorted(ends) == [RequestEnd.CUT] * 3 + [RequestEnd.FINISHED] * 2
     assert {each.usage.completion_tokens for each in ledger(store)} == {2}
     assert list(directory.iterdir()) == []
-    reconciler.look({})
+    reconciler.look()
     assert store.list_closed_books() == []
     assert len(ledger(store)) == 5
 
@@ -97,6 +110,12 @@ class Mortal:
         self._live("after")
         return done
 
+    def list_limits(self) -> Mapping[str, Limits]:
+        return self.store.list_limits()
+
+    def sum_costs(self, keys: Collection[str], since: float) -> dict[str, int]:
+        return self.store.sum_costs(keys, since)
+
     def forget_book(self, instance: str) -> None:
         self._live("before")
         self.store.forget_book(instance)
@@ -113,10 +132,10 @@ def test_killed_at_any_step_nothing_is_lost_or_there_twice(
     books.close()
     for turn in (lives, lives % 2):
         with suppress(KeyboardInterrupt):
-            LedgerReconciler(store=Mortal(store, turn), directory=directory).look({})
-    reconciler = LedgerReconciler(store=store, directory=directory)
-    reconciler.look({})
-    reconciler.look({})
+            collector(Mortal(store, turn), directory).look()
+    reconciler = collector(store, directory)
+    reconciler.look()
+    reconciler.look()
     assert len(ledger(store)) == 1504
     assert list(directory.iterdir()) == []
     assert store.list_closed_books() == []
@@ -128,7 +147,7 @@ def test_a_book_that_cannot_be_read_holds_up_no_other(store: Store, directory: P
     (directory / f"ins_00{LINES}").touch()  # and one without a table
     books = Books(directory, ACCOUNT)
     write(books, 1)
-    LedgerReconciler(store=store, directory=directory).look({})
+    collector(store, directory).look()
     assert len(ledger(store)) == 1
     books.close()
 

@@ -339,7 +339,7 @@ FIRST_TABLES = frozenset(
     {"cells", "deployments", "events", "instances", "leases", "projects", "requests"}
     | {"services", "settings", "sources", "tokens"}
 )
-LATER_COLUMNS = (("tokens", "models"),)
+LATER_COLUMNS = (("tokens", "models"), ("tokens", "limits"))
 """Beside the indexed ones."""
 
 

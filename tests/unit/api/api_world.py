@@ -193,6 +193,7 @@ def build_world(store: Store, directory: Path) -> World:
         ids=ids,
         nudge=nudged.append,
         revoked=revoked.append,
+        limited=lambda: None,
         platform=SmallPlatform(),
         logs=logs,
         execute=execute,

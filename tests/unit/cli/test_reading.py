@@ -272,9 +272,26 @@ def test_tokens_create(tram: Tram) -> None:
         "project": "shop",
         "scope": "inference",
         "models": None,
+        "limits": None,
         "expires_in_s": 30 * 86400,
     }
     assert tram("tokens", "create").out == "tram_abc\n"
+
+
+def test_tokens_with_limits(tram: Tram) -> None:
+    tram.api.on("POST", "tokens", {"id": "tok_1", "token": "tram_abc"})
+    tram("tokens", "create", "-p", "shop", "--streams", "4", "--budget", "2.50/month")
+    asked = {"streams": 4, "budget_eur": "2.50", "budget_period": "month"}
+    assert tram.api.sent("POST", "tokens")["limits"] == asked
+    limits = {"requests_per_minute": 1000, "tokens_per_minute": None, **asked, "budget_eur": "2.5"}
+    token = {"id": "tok_1", "name": "app", "project": "shop", "scope": "inference"}
+    dates = {"created_at": 0.0, "expires_at": None}
+    tram.api.on("PUT", "tokens/tok_1/limits", {**token, **dates, "models": None, "limits": limits})
+    result = tram("tokens", "limit", "tok_1", "--requests-per-minute", "1000")
+    assert tram.api.sent("PUT", "tokens/tok_1/limits") == {"requests_per_minute": 1000}
+    assert "limits   1,000 requests/min, 4 at a time, 2.5 €/month\n" in result.out
+    for wrong in ("5", "0/day", "-1/day", "5/year", "1e9/day", "nan/day"):
+        assert tram("tokens", "create", "--budget", wrong).code == 2
 
 
 def test_tokens_for_some_models(tram: Tram) -> None:
@@ -282,15 +299,16 @@ def test_tokens_for_some_models(tram: Tram) -> None:
     tram("tokens", "create", "-p", "shop", "--model", "assistant", "--model", "mails")
     assert tram.api.sent("POST", "tokens")["models"] == ["assistant", "mails"]
     token = {"id": "tok_1", "name": "app", "project": "shop", "scope": "inference"}
-    dates = {"created_at": 0.0, "expires_at": 86400.0}
-    all_models = {**token, "id": "tok_2", "models": None, "created_at": 0.0, "expires_at": None}
-    tram.api.on("GET", "tokens", [{**token, "models": ["assistant", "mails"], **dates}, all_models])
+    token |= {"limits": None, "created_at": 0.0}
+    some = {**token, "models": ["chat", "mails"], "expires_at": 86400.0}
+    all_models = {**token, "id": "tok_2", "models": None, "expires_at": None}
+    tram.api.on("GET", "tokens", [some, all_models])
     assert (
         tram("tokens", "list").out
         == """\
-ID     NAME  PROJECT  SCOPE      MODELS            CREATED               EXPIRES
-tok_1  app   shop     inference  assistant, mails  1970-01-01 00:00:00Z  1970-01-02 00:00:00Z
-tok_2  app   shop     inference  all               1970-01-01 00:00:00Z  never
+ID     NAME  PROJECT  SCOPE      MODELS       LIMITS  CREATED               EXPIRES
+tok_1  app   shop     inference  chat, mails  none    1970-01-01 00:00:00Z  1970-01-02 00:00:00Z
+tok_2  app   shop     inference  all          none    1970-01-01 00:00:00Z  never
 """
     )
 

@@ -5,10 +5,18 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from tramontane.api.access import Administrator
-from tramontane.api.views import token_view
+from tramontane.api.views import limits_view, token_view
 from tramontane.base.errors import Forbidden, InvalidRequest
+from tramontane.domain.limits import BudgetPeriod, Limits
 from tramontane.domain.token import Scope
-from tramontane.wire.schemas import TOKEN_ID_PATTERN, CreatedToken, TokenRequest, TokenView
+from tramontane.domain.usage import NANO
+from tramontane.wire.schemas import (
+    TOKEN_ID_PATTERN,
+    CreatedToken,
+    LimitsRequest,
+    TokenRequest,
+    TokenView,
+)
 
 router = APIRouter(prefix="/tokens", tags=["tokens"])
 
@@ -35,6 +43,11 @@ def create_token(body: TokenRequest, caller: Administrator) -> CreatedToken:
         expires_in_s=body.expires_in_s,
         request=caller.guard.request,
     )
+    limits = None if body.limits is None else _limits(body.limits)
+    if limits is not None:
+        # Nobody has the token before this answer, so it is limited before it is used.
+        caller.parts.store.limit_token(token.id, limits)
+        caller.parts.limited()
     return CreatedToken(
         id=token.id,
         name=token.name,
@@ -43,8 +56,20 @@ def create_token(body: TokenRequest, caller: Administrator) -> CreatedToken:
         created_at=token.created_at,
         expires_at=token.expires_at,
         models=body.models,
+        limits=limits_view(limits),
         token=text,
     )
+
+
+@router.put("/{token_id}/limits")
+def limit_token(token_id: TokenId, body: LimitsRequest, caller: Administrator) -> TokenView:
+    """Change how much a token may use; what is left out is not limited any more."""
+    limits = _limits(body)
+    record = caller.parts.store.limit_token(
+        token_id, None if limits == Limits() else limits, project=caller.project
+    )
+    caller.parts.limited()
+    return token_view(record)
 
 
 @router.delete("/{token_id}", status_code=204)
@@ -53,6 +78,17 @@ def delete_token(token_id: TokenId, caller: Administrator) -> Response:
     caller.parts.store.revoke_token(token_id, project=caller.project)
     caller.parts.revoked(token_id)
     return Response(status_code=204)
+
+
+def _limits(body: LimitsRequest) -> Limits:
+    budget = body.budget_eur
+    return Limits(
+        requests_per_minute=body.requests_per_minute,
+        tokens_per_minute=body.tokens_per_minute,
+        streams=body.streams,
+        budget=None if budget is None else int(budget * NANO),
+        budget_period=BudgetPeriod(body.budget_period),
+    )
 
 
 def _check_models(body: TokenRequest) -> None:

@@ -22,8 +22,11 @@ import uvloop
 from tramontane.base.clock import Clock
 from tramontane.domain.definition import ProbeKind
 from tramontane.domain.observation import Observation, ObservedStatus
+from tramontane.metering.allowances import Gate
 from tramontane.metering.books import Books
+from tramontane.metering.engine_link import EngineLink
 from tramontane.metering.engine_wire import ENGINES
+from tramontane.metering.exchange import Way
 from tramontane.metering.meter import Meter
 from tramontane.runtimes.process import processes
 from tramontane.runtimes.process.control import ControlServer
@@ -188,15 +191,14 @@ class Supervisor:
             await relay.start()
 
     async def _start_meter(self, inbound: socket.socket, how: MeterSpec) -> None:
-        self._books = Books(Path(how.directory), how.account)
-        self._meter = Meter(
-            inbound,
-            self._started.door.connect,
-            ENGINES[how.engine],
-            self._books,
-            self._clock,
-            requests_max=how.requests_max,
+        way = Way(
+            engine=ENGINES[how.engine],
+            link=EngineLink(self._started.door.connect, how.requests_max),
+            books=Books(Path(how.directory), how.account),
+            gate=Gate(Path(how.directory)),
+            clock=self._clock,
         )
+        self._meter = Meter(inbound, way)
         await self._meter.start()
 
     async def _read_output(self, stream: str, fd: int) -> LineProtocol:

@@ -1,0 +1,260 @@
+"""Where every key with limits stands, in memory that all meters of a machine share.
+
+One file: a header and a row per key. The control plane says which keys have which limits
+(``Allowances.publish``); meters ask and settle (``Gate``) under the file's lock, which costs two
+system calls and no message to anybody. So a limit is exact over all instances of a machine, and
+holds while the control plane is dead. The kernel lets go of the lock of whoever is killed.
+
+What somebody killed had under way is put right by ``publish``, which counts anew from the books:
+whoever holds the lock sees books and rows agree, since both change under it.
+"""
+
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tramontane.domain.limits import (
+    BudgetPeriod,
+    Limits,
+    OverLimit,
+    Standing,
+    admit,
+    is_spent,
+    period_end,
+    settle,
+)
+
+FILE = "keys.table"
+_HEADER = struct.Struct("<QQ")
+"""Generation, rows."""
+_ROW = struct.Struct("<40sqqqqB7xddqqd")
+"""Key; four limits and the period; requests until, tokens until, running, spent, period's end."""
+_NONE = -1
+_PERIODS = (BudgetPeriod.DAY, BudgetPeriod.MONTH)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyUse:
+    """What the books say of a key: the truth that a row is set to."""
+
+    running: int = 0
+    spent: int = 0
+    """In its present period, in billionths of a euro."""
+
+
+class Table:
+    """The file, open and mapped; the mapping grows with the file."""
+
+    def __init__(self, path: Path, *, write: bool) -> None:
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if write else 0)
+        self._file = os.open(path, flags, 0o600)
+        if os.fstat(self._file).st_size < _HEADER.size:
+            os.ftruncate(self._file, _HEADER.size)
+        self._memory = mmap.mmap(self._file, 0)
+
+    @contextmanager
+    def locked(self) -> Generator[None]:
+        """Hold the lock: nobody else reads or changes a row meanwhile."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._memory.close()
+        os.close(self._file)
+
+    def header(self) -> tuple[int, int]:
+        """Return the generation, which changes with the keys, and the number of rows."""
+        generation, rows = _HEADER.unpack_from(self._memory, 0)
+        return generation, rows
+
+    def keys(self) -> dict[str, int]:
+        """Return the row of each key."""
+        _, rows = self.header()
+        self._fit(rows)
+        names = (self._memory[_at(row) : _at(row) + 40] for row in range(rows))
+        return {name.rstrip(b"\0").decode(): row for row, name in enumerate(names)}
+
+    def read(self, row: int) -> tuple[Limits, Standing]:
+        """Return the limits of a row's key, and where it stands."""
+        found: tuple[bytes, int, int, int, int, int, float, float, int, int, float]
+        found = _ROW.unpack_from(self._memory, _at(row))
+        _, rpm, tpm, streams, budget, period, requests_until, tokens_until, running, spent, ends = (
+            found
+        )
+        limits = Limits(
+            requests_per_minute=None if rpm == _NONE else rpm,
+            tokens_per_minute=None if tpm == _NONE else tpm,
+            streams=None if streams == _NONE else streams,
+            budget=None if budget == _NONE else budget,
+            budget_period=_PERIODS[period],
+        )
+        return limits, Standing(
+            requests_until=requests_until,
+            tokens_until=tokens_until,
+            running=running,
+            spent=spent,
+            period_ends=ends,
+        )
+
+    def write(self, row: int, key: str, limits: Limits, standing: Standing) -> None:
+        """Set a row."""
+        numbers = (
+            limits.requests_per_minute,
+            limits.tokens_per_minute,
+            limits.streams,
+            limits.budget,
+        )
+        _ROW.pack_into(
+            self._memory,
+            _at(row),
+            key.encode(),
+            *(_NONE if number is None else number for number in numbers),
+            _PERIODS.index(limits.budget_period),
+            standing.requests_until,
+            standing.tokens_until,
+            standing.running,
+            standing.spent,
+            standing.period_ends,
+        )
+
+    def replace(self, rows: Mapping[str, tuple[Limits, Standing]]) -> None:
+        """Set all rows."""
+        generation, before = self.header()
+        if len(rows) > before:
+            os.ftruncate(self._file, _at(len(rows)))
+        self._fit(len(rows))
+        for row, (key, (limits, standing)) in enumerate(rows.items()):
+            self.write(row, key, limits, standing)
+        _HEADER.pack_into(self._memory, 0, generation + 1, len(rows))
+
+    def _fit(self, rows: int) -> None:
+        if len(self._memory) < _at(rows):
+            self._memory.close()
+            self._memory = mmap.mmap(self._file, 0)
+
+
+class Gate:
+    """A meter's side: may this key make a request now?"""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / FILE
+        self._table: Table | None = None
+        self._generation = -1
+        self._rows: dict[str, int] = {}
+
+    @contextmanager
+    def turn(self, key: str) -> Generator["Turn"]:
+        """Give the one look at a key's row during which nobody else has one."""
+        table = self._open()
+        if table is None:
+            yield Turn(None, key, 0)
+            return
+        with table.locked():
+            generation, _ = table.header()
+            if generation != self._generation:
+                self._rows, self._generation = table.keys(), generation
+            row = self._rows.get(key)
+            yield Turn(None if row is None else table, key, row or 0)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._table is not None:
+            self._table.close()
+            self._table = None
+
+    def _open(self) -> Table | None:
+        """Return the table; None before any key had a limit."""
+        if self._table is None:
+            try:
+                self._table = Table(self._path, write=False)
+            except FileNotFoundError:
+                return None
+        return self._table
+
+
+class Turn:
+    """One key's row, held; a key without limits has none."""
+
+    def __init__(self, table: Table | None, key: str, row: int) -> None:
+        self._table, self._key, self._row = table, key, row
+
+    def admit(self, now: float) -> OverLimit | None:
+        """Take one request more into account, or say why it may not be."""
+        if self._table is None:
+            return None
+        limits, standing = self._table.read(self._row)
+        decided = admit(limits, standing, now)
+        if isinstance(decided, OverLimit):
+            return decided
+        self._table.write(self._row, self._key, limits, decided)
+        return None
+
+    def settle(self, *, tokens: int, cost: int, now: float) -> None:
+        """Take the end of a request into account."""
+        if self._table is None:
+            return
+        limits, standing = self._table.read(self._row)
+        settled = settle(limits, standing, tokens=tokens, cost=cost, now=now)
+        self._table.write(self._row, self._key, limits, settled)
+
+
+class Allowances:
+    """The control plane's side."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._table = Table(directory / FILE, write=True)
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Let no request begin or end meanwhile."""
+        with self._table.locked():
+            yield
+
+    def publish(
+        self, limits: Mapping[str, Limits], now: float, uses: Mapping[str, KeyUse] | None = None
+    ) -> None:
+        """Set which keys have limits; call it while they are held.
+
+        With ``uses`` also what is under way and spent is set to what the books say; without, and
+        for rates, of which the books know nothing, all goes on where it was.
+        """
+        known = {key: self._table.read(row)[1] for key, row in self._table.keys().items()}
+        rows: dict[str, tuple[Limits, Standing]] = {}
+        for key, wanted in sorted(limits.items()):
+            standing = known.get(key, Standing())
+            if uses is not None:
+                use = uses.get(key, KeyUse())
+                ends = period_end(wanted.budget_period, now)
+                standing = replace(standing, running=use.running, spent=use.spent, period_ends=ends)
+            rows[key] = (wanted, standing)
+        self._table.replace(rows)
+
+    def spent_keys(self, now: float) -> frozenset[str]:
+        """Return the keys whose budget is spent."""
+        with self._table.locked():
+            found = {key: self._table.read(row) for key, row in self._table.keys().items()}
+        return frozenset(key for key, (limits, at) in found.items() if is_spent(limits, at, now))
+
+    def standing(self, key: str) -> Standing | None:
+        """Return where a key stands; None if it has no limits."""
+        with self._table.locked():
+            row = self._table.keys().get(key)
+            return None if row is None else self._table.read(row)[1]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._table.close()
+
+
+def _at(row: int) -> int:
+    return _HEADER.size + row * _ROW.size
