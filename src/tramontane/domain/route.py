@@ -49,8 +49,17 @@ class ServiceRoute:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WaySockets:
+    """Where the gateway lets the instances of one service out."""
+
+    egress: str
+    models: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class EgressRoute:
-    """The way out for the instances of one service: a proxy socket and what it lets through."""
+    """The ways out for the instances of one service: a proxy socket and what it lets through, and
+    a socket for the models that they are bound to, if any."""
 
     service_id: str
     project: str
@@ -58,6 +67,10 @@ class EgressRoute:
     socket: str
     """Unix socket on which the gateway accepts HTTP CONNECT and absolute-form requests."""
     rules: tuple[EgressRule, ...]
+    models: tuple[str, ...] = ()
+    """Names of the models that they are bound to, there or not."""
+    models_socket: str = ""
+    """Unix socket on which the gateway answers for these models, and for nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True)

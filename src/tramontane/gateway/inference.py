@@ -76,11 +76,8 @@ def make_inference_host(routes: Iterable[ServiceRoute]) -> Json:
 
 def _make_model_route(route: ServiceRoute, path: str) -> Json:
     assert route.model is not None
-    action = (
-        {**make_action(route), **make_refusal(route.target, openai=True)}
-        if isinstance(route.target, Refusal)
-        else make_action(route)
-    )
+    action = make_model_action(route)
+    filters = _make_filters(path) | action.pop("typed_per_filter_config")
     return {
         "match": {
             "path": path,
@@ -90,11 +87,16 @@ def _make_model_route(route: ServiceRoute, path: str) -> Json:
             ],
         },
         **action,
-        "typed_per_filter_config": {
-            **_make_filters(path),
-            **make_on_demand(route),
-        },
+        "typed_per_filter_config": filters,
     }
+
+
+def make_model_action(route: ServiceRoute) -> Json:
+    """Return what happens to a request for this model, less the match and what reads bodies."""
+    action = make_action(route)
+    if isinstance(route.target, Refusal):
+        action |= make_refusal(route.target, openai=True)
+    return {**action, "typed_per_filter_config": make_on_demand(route)}
 
 
 def _make_refusal(route: ServiceRoute, path: str) -> Json:
@@ -119,10 +121,17 @@ def _make_no_model(path: str) -> Json:
 
 
 def _make_filters(path: str) -> Json:
-    # The JSON filter keeps the configuration of the route it starts with, so all routes of a path
-    # must have the same.
+    return {JWT_METADATA: KEYED, **make_reading(path)}
+
+
+def make_reading(path: str) -> Json:
+    """Return what reads the bodies of a path.
+
+    The JSON filter keeps the configuration of the route it starts with, so all routes of a path
+    must have the same.
+    """
     restricted = {} if path in TEXT_PATHS else {JSON_FILTER: make_json_requests_only()}
-    return {JWT_METADATA: KEYED, **READING, **restricted}
+    return {**READING, **restricted}
 
 
 def _make_catalogue(models: Sequence[ServiceRoute]) -> Iterable[Json]:
@@ -140,24 +149,24 @@ def _make_catalogue(models: Sequence[ServiceRoute]) -> Iterable[Json]:
         }
         yield {
             "match": {"path": path, "dynamic_metadata": mine},
-            **make_answer(200, _describe(route)),
+            **make_answer(200, describe_model(route)),
             **config,
         }
     listed: Json = {"typed_per_filter_config": {JWT_METADATA: KEYED, **LISTED}}
     for group in by_project.values():
-        mine, described = [of_project(group[0])], [_describe(route) for route in group]
+        mine, described = [of_project(group[0])], [describe_model(route) for route in group]
         yield {
             "match": {"path": "/v1/models", "dynamic_metadata": [*mine, RESTRICTED]},
             **make_shown((each["id"], json.dumps(each)) for each in described),
-            **make_answer(200, _list([])),
+            **make_answer(200, list_models([])),
             **listed,
         }
         yield {
             "match": {"path": "/v1/models", "dynamic_metadata": mine},
-            **make_answer(200, _list(described)),
+            **make_answer(200, list_models(described)),
             **listed,
         }
-    yield {"match": {"path": "/v1/models"}, **make_answer(200, _list([])), **listed}
+    yield {"match": {"path": "/v1/models"}, **make_answer(200, list_models([])), **listed}
     yield {
         "match": {"path_separated_prefix": "/v1/models"},
         **make_answer(404, NO_MODEL),
@@ -165,9 +174,11 @@ def _make_catalogue(models: Sequence[ServiceRoute]) -> Iterable[Json]:
     }
 
 
-def _list(described: Sequence[Json]) -> Json:
+def list_models(described: Sequence[Json]) -> Json:
+    """Return the answer to ``GET /v1/models``."""
     return {"object": "list", "data": list(described)}
 
 
-def _describe(route: ServiceRoute) -> Json:
+def describe_model(route: ServiceRoute) -> Json:
+    """Return a model as OpenAI's clients know it."""
     return {"id": route.model, "object": "model", "created": 0, "owned_by": route.project}

@@ -4,6 +4,8 @@ Both filters reach Envoy by extension discovery, apart from the listener: revoki
 drain anybody's connections, as a changed listener would. See docs/decisions/0002.
 """
 
+from collections.abc import Iterable
+
 from tramontane.domain.route import KeyTrust
 from tramontane.gateway.descriptors import Json, typed
 from tramontane.gateway.grants import JWT_METADATA
@@ -12,6 +14,7 @@ JWT_TYPE = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 REVOKED = "tramontane.revoked"
 REVOKED_POLICY, SPENT_POLICY = "revoked", "spent"
 RBAC_TYPE = "envoy.extensions.filters.http.rbac.v3.RBAC"
+KEY_FILTERS = (JWT_METADATA, REVOKED)
 KEY_PREFIX = "Bearer tram_"
 KEY_HEADER = "x-tramontane-key"
 """Tells upstreams the id of the verified key; clients cannot set it."""
@@ -19,11 +22,14 @@ CLOCK_SKEW_S = 5
 """A key is refused this long after its end, by a clock that is hardly another; Envoy's own: 60."""
 
 
-def make_key_filters(trust: KeyTrust) -> dict[str, Json]:
-    """Return the extension configurations by name, each ``{name, typed_config}``."""
+def make_key_filters(trust: KeyTrust, bound: Iterable[str]) -> dict[str, Json]:
+    """Return the extension configurations by name, each ``{name, typed_config}``.
+
+    ``bound`` are the ids of the services whose instances may have keys now.
+    """
     return {
         JWT_METADATA: {"name": JWT_METADATA, "typed_config": make_jwt_authn(trust)},
-        REVOKED: {"name": REVOKED, "typed_config": make_revocations(trust)},
+        REVOKED: {"name": REVOKED, "typed_config": make_revocations(trust, bound)},
     }
 
 
@@ -60,37 +66,39 @@ def make_jwt_authn(trust: KeyTrust) -> Json:
     )
 
 
-def make_revocations(trust: KeyTrust) -> Json:
+def make_revocations(trust: KeyTrust, bound: Iterable[str]) -> Json:
     """Return the refusal of good signatures that are not wanted, or not at present.
 
-    Which policy refused stands in Envoy's details of the answer, which ``gateway.replies`` reads.
+    Keys that were made for a person are listed when they are revoked. Those of instances are many
+    and nobody revokes them: they name their service, and end with it. Which policy refused stands
+    in Envoy's details of the answer, which ``gateway.replies`` reads.
     """
-    policies = {REVOKED_POLICY: trust.revoked, SPENT_POLICY: trust.spent - trust.revoked}
-    if not any(policies.values()):
-        return typed(RBAC_TYPE)
+    services = [_claim("service", {"string_match": {"exact": each}}) for each in sorted(bound)]
+    of_instance = _claim("service", {"present_match": True})
+    ids = [of_instance, {"not_id": {"or_ids": {"ids": services}}}] if services else [of_instance]
+    policies = {
+        REVOKED_POLICY: [*_with_ids(trust.revoked), {"and_ids": {"ids": ids}}],
+        SPENT_POLICY: _with_ids(trust.spent - trust.revoked),
+    }
     return typed(
         RBAC_TYPE,
         rules={
             "action": "DENY",
             "policies": {
-                name: {
-                    "permissions": [{"any": True}],
-                    "principals": [_with_id(token) for token in sorted(tokens)],
-                }
-                for name, tokens in policies.items()
-                if tokens
+                name: {"permissions": [{"any": True}], "principals": principals}
+                for name, principals in policies.items()
+                if principals
             },
         },
     )
 
 
-def _with_id(token: str) -> Json:
-    return {
-        "sourced_metadata": {
-            "metadata_matcher": {
-                "filter": JWT_METADATA,
-                "path": [{"key": "key"}, {"key": "jti"}],
-                "value": {"string_match": {"exact": token}},
-            }
-        }
-    }
+def _with_ids(tokens: Iterable[str]) -> list[Json]:
+    return [_claim("jti", {"string_match": {"exact": each}}) for each in sorted(tokens)]
+
+
+def _claim(name: str, value: Json) -> Json:
+    """Return a principal: whoever has a key with this claim."""
+    path = [{"key": "key"}, {"key": name}]
+    matcher = {"filter": JWT_METADATA, "path": path, "value": value}
+    return {"sourced_metadata": {"metadata_matcher": matcher}}

@@ -4,6 +4,8 @@ It changes only when the gateway's own options do: routes, keys and upstreams ar
 apart from it, because a changed listener drains its connections.
 """
 
+from collections.abc import Sequence
+
 from tramontane.gateway.access_logs import REQUEST_FIELDS, make_access_log
 from tramontane.gateway.bodies import (
     BUFFER_FILTER,
@@ -24,6 +26,9 @@ ADS: Json = {"ads": {}, "resource_api_version": "V3"}
 SERVICES = "services"
 """Name of the listener for users and of its route configuration."""
 
+RESERVED_HEADERS = ("x-envoy-internal", "x-envoy-external-address")
+"""What Envoy adds, and no app should get to rely on."""
+
 BUFFER_BYTES = 1024 * 1024
 """How much of a body one connection may hold in memory before the sender is slowed down."""
 
@@ -40,19 +45,35 @@ def make_service_listener(options: GatewayOptions) -> Json:
             "keepalive_interval": 15,
             "keepalive_probes": 4,
         },
-        "filter_chains": [{"filters": [make_http_manager(options)]}],
+        "filter_chains": [
+            {
+                "filters": [
+                    make_http_manager(
+                        options,
+                        routes=SERVICES,
+                        filters=make_http_filters(options),
+                        fields=REQUEST_FIELDS,
+                    )
+                ]
+            }
+        ],
     }
 
 
-def make_http_manager(options: GatewayOptions) -> Json:
-    """Return the HTTP side of that listener, hardened as an edge."""
+def make_http_manager(
+    options: GatewayOptions, *, routes: str, filters: Sequence[Json], fields: Json
+) -> Json:
+    """Return the HTTP side of a listener, hardened as an edge.
+
+    ``routes`` names its route configuration, ``fields`` are those of its access log.
+    """
     return named(
         "envoy.filters.network.http_connection_manager",
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        stat_prefix=SERVICES,
-        rds={"route_config_name": SERVICES, "config_source": ADS},
-        http_filters=make_http_filters(options),
-        access_log=[make_access_log(str(options.access_log), REQUEST_FIELDS)],
+        stat_prefix=routes.partition("/")[0],
+        rds={"route_config_name": routes, "config_source": ADS},
+        http_filters=list(filters),
+        access_log=[make_access_log(str(options.access_log), fields)],
         local_reply_config=make_local_replies(),
         upgrade_configs=[{"upgrade_type": "websocket"}],
         # A stream may be quiet for as long as it likes; only sending headers slowly is an attack.
@@ -90,6 +111,13 @@ def make_http_filters(options: GatewayOptions) -> list[Json]:
         _discovered(JWT_METADATA, JWT_TYPE),
         _discovered(REVOKED, RBAC_TYPE),
         {"name": LUA_FILTER, "disabled": True, "typed_config": make_listing_filter()},
+        *make_model_filters(options),
+    ]
+
+
+def make_model_filters(options: GatewayOptions) -> list[Json]:
+    """Return the filters of whoever is known: for which model, then wake, then carry."""
+    return [
         {
             "name": BUFFER_FILTER,
             "disabled": True,

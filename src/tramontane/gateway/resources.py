@@ -6,6 +6,7 @@ what changes when, in which order, and what becomes of requests that are held me
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from tramontane.domain.route import (
     EgressBounds,
@@ -16,6 +17,12 @@ from tramontane.domain.route import (
     Upstream,
 )
 from tramontane.gateway import catalogue as types
+from tramontane.gateway.bindings import (
+    binding_name,
+    choose_bound,
+    make_binding_listener,
+    make_binding_routes,
+)
 from tramontane.gateway.catalogue import Catalogue
 from tramontane.gateway.clusters import (
     make_cluster,
@@ -33,8 +40,8 @@ from tramontane.gateway.egress import (
     route_name,
 )
 from tramontane.gateway.inference import make_inference_host
-from tramontane.gateway.keys import make_key_filters
-from tramontane.gateway.listeners import SERVICES, make_service_listener
+from tramontane.gateway.keys import KEY_FILTERS, make_key_filters
+from tramontane.gateway.listeners import RESERVED_HEADERS, SERVICES, make_service_listener
 from tramontane.gateway.options import GatewayOptions
 from tramontane.gateway.parts import Parts
 from tramontane.gateway.server import Answer, Rejection
@@ -52,7 +59,7 @@ ROUTES_HEAD: Json = {
     "name": SERVICES,
     # Routes may name clusters that do not exist yet: that is what asleep means.
     "validate_clusters": False,
-    "request_headers_to_remove": ["x-envoy-internal", "x-envoy-external-address"],
+    "request_headers_to_remove": RESERVED_HEADERS,
     "max_direct_response_body_size_bytes": 4 * 1024 * 1024,
 }
 
@@ -88,6 +95,9 @@ class Resources:
         self._hosts: Parts[Key] = Parts()
         self._egress: dict[str, EgressRoute] = {}
         self._bounds = EgressBounds()
+        self._bound: dict[str, list[ServiceRoute]] = {}
+        """By service id: the routes of the models that it is bound to, as last told to Envoy."""
+        self._trust: KeyTrust | None = None
         self._sleeping: dict[str, Key] = {}
         """Clusters that routes name and that do not exist yet."""
         self._wanted: set[str] = set()
@@ -169,16 +179,27 @@ class Resources:
 
     def put_egress(self, route: EgressRoute) -> None:
         """Open or change the way out of one service."""
-        if self._egress.get(route.service_id) == route:
+        before = self._egress.get(route.service_id)
+        if before == route:
             return
         self._egress[route.service_id] = route
         self._put_egress_clusters()
         self._put_way_out(route)
+        if route.models:
+            self._bound.pop(route.service_id, None)
+            self._put_bound_models(route)
+            self._put(types.LISTENER, make_binding_listener(route, self._options))
+            self._put_key_filters()
+        elif before is not None and before.models:
+            self._remove_binding(route.service_id)
 
     def remove_egress(self, service_id: str) -> None:
         """Close the way out of one service."""
-        if self._egress.pop(service_id, None) is None:
+        before = self._egress.pop(service_id, None)
+        if before is None:
             return
+        if before.models:
+            self._remove_binding(service_id)
         self._catalogue.remove(types.LISTENER, route_name(service_id))
         self._catalogue.remove(types.ROUTES, route_name(service_id))
         self._put_egress_clusters()
@@ -194,8 +215,8 @@ class Resources:
 
     def put_trust(self, trust: KeyTrust) -> None:
         """Change which API keys are good."""
-        for body in make_key_filters(trust).values():
-            self._put(types.EXTENSION, body)
+        self._trust = trust
+        self._put_key_filters()
 
     def make_routes(self) -> bytes:
         """Return the whole route configuration, put together from its encoded parts."""
@@ -269,11 +290,40 @@ class Resources:
         self._catalogue.put(types.ROUTES, SERVICES, self.make_routes)
 
     def _put_inference(self) -> None:
-        models = [each.route for _, each in sorted(self._services.items()) if each.route.model]
-        host = self._encode_host(make_inference_host(models))
+        host = self._encode_host(make_inference_host(self._models()))
         if self._hosts.get(INFERENCE) != host:
             self._hosts.put(INFERENCE, host)
             self._put_routes()
+        for route in self._egress.values():
+            if route.models:
+                self._put_bound_models(route)
+
+    def _models(self) -> list[ServiceRoute]:
+        return [each.route for _, each in sorted(self._services.items()) if each.route.model]
+
+    def _put_bound_models(self, route: EgressRoute) -> None:
+        """Tell what answers for a service's models, if it is not what was told before."""
+        bound = [_without_endpoints(each) for each in choose_bound(route, self._models())]
+        if self._bound.get(route.service_id) != bound:
+            self._bound[route.service_id] = bound
+            self._put(types.ROUTES, make_binding_routes(route, bound))
+
+    def _remove_binding(self, service_id: str) -> None:
+        del self._bound[service_id]
+        self._catalogue.remove(types.LISTENER, binding_name(service_id))
+        self._catalogue.remove(types.ROUTES, binding_name(service_id))
+        self._put_key_filters()
+
+    def _put_key_filters(self) -> None:
+        for name in KEY_FILTERS:
+            # Made when it is sent: many services may come to be bound at once.
+            self._catalogue.put(types.EXTENSION, name, partial(self._encode_key_filter, name))
+
+    def _encode_key_filter(self, name: str) -> bytes:
+        assert self._trust is not None, "nothing is sent before the first state is complete"
+        bound = [each.service_id for each in self._egress.values() if each.models]
+        body = make_key_filters(self._trust, bound)[name]
+        return self._schema.encode("envoy.config.core.v3.TypedExtensionConfig", body)
 
     def _put_upstream(self, target: Upstream | Refusal) -> None:
         if isinstance(target, Upstream) and target.endpoints is not None:

@@ -61,4 +61,4 @@ def _read_service(given: dict[str, Any]) -> ServiceRoute:
 
 def _read_egress(given: dict[str, Any]) -> EgressRoute:
     rules = tuple(EgressRule(**rule) for rule in given.pop("rules"))
-    return EgressRoute(rules=rules, **given)
+    return EgressRoute(rules=rules, models=tuple(given.pop("models", ())), **given)

@@ -1,0 +1,114 @@
+"""The way from a service's instances to the models it is bound to: one listener on a Unix socket.
+
+Who comes in through the socket is an instance of that service, so no key is asked for; and there is
+nothing on it but ``/v1`` with these models: no other service, no API, no other path. What a
+manifest binds is matched by name, like everything under ``/v1``, so a model may come, go, sleep
+and wake behind its name. Pure; called by ``gateway.resources``. See
+docs/decisions/0017-a-binding-is-a-way-not-a-key.md.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from tramontane.domain.route import EgressRoute, ServiceRoute
+from tramontane.gateway.access_logs import REQUEST_FIELDS
+from tramontane.gateway.bodies import BODY_METADATA
+from tramontane.gateway.descriptors import Json
+from tramontane.gateway.inference import (
+    PATHS,
+    describe_model,
+    list_models,
+    make_model_action,
+    make_reading,
+)
+from tramontane.gateway.keys import KEY_HEADER
+from tramontane.gateway.listeners import (
+    BUFFER_BYTES,
+    RESERVED_HEADERS,
+    make_http_manager,
+    make_model_filters,
+)
+from tramontane.gateway.options import GatewayOptions
+from tramontane.gateway.replies import INFERENCE_HOST
+from tramontane.gateway.services import make_answer, match_metadata, openai_error
+
+
+def binding_name(service_id: str) -> str:
+    """Return the name of the listener and of the route configuration of a service's models."""
+    return f"models/{service_id}"
+
+
+def make_binding_listener(route: EgressRoute, options: GatewayOptions) -> Json:
+    """Return the listener; what is behind it comes apart, so that models may change."""
+    name = binding_name(route.service_id)
+    manager = make_http_manager(
+        options,
+        routes=name,
+        filters=make_model_filters(options),
+        # What others use is counted by their key, and what comes in here by its service.
+        fields=REQUEST_FIELDS | {"key": route.service_id},
+    )
+    return {
+        "name": name,
+        "address": {"pipe": {"path": route.models_socket, "mode": 0o600}},
+        "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+        "filter_chains": [{"filters": [manager]}],
+    }
+
+
+def choose_bound(route: EgressRoute, models: Iterable[ServiceRoute]) -> list[ServiceRoute]:
+    """Return those models that the service is bound to, in the order of ``models``."""
+    return [each for each in models if each.project == route.project and each.model in route.models]
+
+
+def make_binding_routes(route: EgressRoute, bound: Sequence[ServiceRoute]) -> Json:
+    """Return what answers there; ``bound`` is ``choose_bound(…)``."""
+    return {
+        "name": binding_name(route.service_id),
+        # As for everybody else: asleep is what does not exist.
+        "validate_clusters": False,
+        # Clients of OpenAI cannot be without a key, but no engine needs to see it.
+        "request_headers_to_remove": [*RESERVED_HEADERS, "authorization"],
+        "request_headers_to_add": [
+            {
+                "header": {"key": KEY_HEADER, "value": route.service_id},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ],
+        "virtual_hosts": [
+            {
+                "name": INFERENCE_HOST,
+                "domains": ["*"],
+                "routes": list(_make_routes(route, bound)),
+            }
+        ],
+    }
+
+
+def _make_routes(route: EgressRoute, bound: Sequence[ServiceRoute]) -> Iterator[Json]:
+    unknown = openai_error(
+        "model_not_found",
+        f"the model does not exist, or {route.project}/{route.service} is not bound to it; "
+        "it names its models under models: in tramontane.yaml",
+    )
+    for path in PATHS:
+        reading = make_reading(path)
+        for model in bound:
+            assert model.model is not None
+            asked = match_metadata(BODY_METADATA, ("model",), model.model)
+            action = make_model_action(model)
+            filters = reading | action.pop("typed_per_filter_config")
+            match = {"path": path, "dynamic_metadata": [asked]}
+            yield {"match": match, **action, "typed_per_filter_config": filters}
+        yield {
+            "match": {"path": path},
+            **make_answer(404, unknown),
+            "typed_per_filter_config": reading,
+        }
+    for model in bound:
+        path = f"/v1/models/{model.model}"
+        yield {"match": {"path": path}, **make_answer(200, describe_model(model))}
+    described = [describe_model(model) for model in bound]
+    yield {"match": {"path": "/v1/models"}, **make_answer(200, list_models(described))}
+    yield {"match": {"path_separated_prefix": "/v1/models"}, **make_answer(404, unknown)}
+    nothing = openai_error("not_found", "models answer under /v1, and nothing else does here")
+    yield {"match": {"prefix": "/"}, **make_answer(404, nothing)}
