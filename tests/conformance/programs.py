@@ -74,6 +74,7 @@ class Programs:
         environment: Sequence[tuple[str, str]] = (),
         mounts: Sequence[Mount] = (),
         egress_socket: str | None = None,
+        models_socket: str | None = None,
     ) -> InstanceSpec:
         """Return an instance that runs Python source."""
         command = (self.interpreter.path, "-I", "-S", "-c", source, *arguments)
@@ -86,6 +87,7 @@ class Programs:
             environment=environment,
             mounts=mounts,
             egress_socket=egress_socket,
+            models_socket=models_socket,
         )
 
     def command(
@@ -98,6 +100,7 @@ class Programs:
         environment: Sequence[tuple[str, str]] = (),
         mounts: Sequence[Mount] = (),
         egress_socket: str | None = None,
+        models_socket: str | None = None,
     ) -> InstanceSpec:
         """Return an instance that runs a command."""
         usual = Probe(kind=ProbeKind.HTTP, grace_s=15, interval_s=0.05, timeout_s=5, failures_max=2)
@@ -118,4 +121,5 @@ class Programs:
             probe=probe or usual,
             log_path=str(self.directory / "logs" / f"{instance_id}.log"),
             egress_socket=egress_socket,
+            models_socket=models_socket,
         )

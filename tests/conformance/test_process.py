@@ -480,6 +480,36 @@ except OSError as error:
     await watching.close()
 
 
+async def test_bound_models_are_reached_without_a_proxy(bed: ProcessBed) -> None:
+    path = str(bed.directory / "svc.models")
+    asked: list[bytes] = []
+
+    async def models(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nhere")
+        writer.close()
+
+    server = await asyncio.start_unix_server(models, path)
+    program = """
+import os, urllib.request
+print(urllib.request.urlopen(os.environ["OPENAI_BASE_URL"] + "/models", timeout=5).read())
+"""
+    watching = Watching(bed)
+    key = ("OPENAI_API_KEY", "tram_secret")
+    spec = bed.programs.python(
+        FIRST, program, probe=Probe(grace_s=60), environment=[key], models_socket=path
+    )
+    await bed.runtime.start(spec)
+    await watching.until(FIRST, ObservedStatus.EXITED)
+    assert asked[0].startswith(b"GET /v1/models HTTP/1.1\r\n")
+    assert "here" in read(Path(spec.log_path))
+    files = [each for each in bed.directory.rglob("*") if each.is_file()]
+    assert any(each.name == "spec.json" for each in files)
+    assert not [each for each in files if b"tram_secret" in each.read_bytes()]
+    server.close()
+    await watching.close()
+
+
 async def test_what_cannot_start_says_why(bed: ProcessBed) -> None:
     watching = Watching(bed)
     await bed.runtime.start(bed.programs.command(FIRST, "/no/such/program"))

@@ -11,6 +11,12 @@ WORKER_GRACE_S = 5.0
 """Long enough for a program to fail on what it lacks, short enough to wait for."""
 
 
+KEY_VARIABLE = "OPENAI_API_KEY"
+URL_VARIABLE = "OPENAI_BASE_URL"
+"""What instances of a service with models find in their environment: the names that OpenAI's
+clients read by themselves."""
+
+
 class ServiceKind(StrEnum):
     """What a service is for, which decides how it is routed, probed and scaled."""
 
@@ -152,6 +158,8 @@ class Definition:
     engine: EngineOptions = field(default_factory=EngineOptions)
     """Of a model only."""
     egress: tuple[EgressRule, ...] = ()
+    models: tuple[str, ...] = ()
+    """Names of models of the project that instances may call, there yet or not."""
     drain_s: float = 30.0
     """How long requests in progress may run on after an instance is told to stop; of what takes no
     requests, the work that it has begun."""

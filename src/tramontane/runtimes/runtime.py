@@ -45,6 +45,10 @@ class InstanceSpec:
     """File that stdout and stderr are appended to (rotated by the runtime)."""
     egress_socket: str | None = None
     """Unix socket of the gateway's egress proxy for this service; None: no way out at all."""
+    models_socket: str | None = None
+    """Unix socket on which the gateway answers for the models that this service is bound to; None:
+    to none. Where an instance cannot reach the machine's network, the runtime leads to it and says
+    where in ``URL_VARIABLE``, in place of what ``environment`` says."""
     meter: MeterSpec | None = None
     """None: bytes pass as they are."""
 

@@ -90,6 +90,17 @@ def test_without_a_way_out_there_is_no_proxy_and_port_is_set_for_tcp() -> None:
     assert environment["PORT"] == "8080"
 
 
+def test_bound_models_answer_on_the_sandboxs_own_loopback() -> None:
+    given = (("OPENAI_API_KEY", "tram_x"), ("OPENAI_BASE_URL", "http://127.0.0.1:8080/v1"))
+    bound = spec(environment=given, models_socket="/run/svc_1.models")
+    environment = dict(make_environment(bound, port=8080, socket="/s"))
+    assert environment["OPENAI_BASE_URL"] == "http://127.0.0.1:3129/v1"
+    assert environment["OPENAI_API_KEY"] == "tram_x"
+    assert "127.0.0.1" in environment["NO_PROXY"], "or clients would ask the proxy for it"
+    unbound = dict(make_environment(spec(), port=8080, socket="/s"))
+    assert not {"OPENAI_API_KEY", "OPENAI_BASE_URL"} & unbound.keys()
+
+
 def test_what_takes_no_connections_is_told_no_place_to_listen() -> None:
     worker = spec(probe=Probe(kind=ProbeKind.NONE))
     assert worker.listen is None

@@ -28,6 +28,7 @@ from tramontane.runtimes.process.sandbox import (
     FD_STATUS,
     FILES_COUNT,
     HOME,
+    MODELS_PORT,
     make_environment,
     make_sandbox,
     without_sandbox,
@@ -92,6 +93,7 @@ class Started:
     """Listens on the endpoint; None if the program makes the socket itself or takes no
     connections."""
     egress: socket.socket | None
+    models: socket.socket | None
     environment: dict[str, str]
     directory: str
     limits: tuple[tuple[int, int], ...]
@@ -143,6 +145,7 @@ def start_program(ground: Ground, assignment: Assignment) -> Started:
         door=SocketDoor(paths.app_socket, paths.engine if spec.meter else paths.endpoint),
         inbound=listen_unix(str(paths.endpoint)) if has_relay(spec) else None,
         egress=None,
+        models=None,
         environment={},
         directory=spec.artifact.directory,
         limits=resource_limits(spec.resources, group.controllers, sandboxed=plot.powers.sandboxed),
@@ -155,8 +158,9 @@ def start_program(ground: Ground, assignment: Assignment) -> Started:
 
 def _start_sandboxed(ground: Ground, assignment: Assignment, started: Started) -> Started:
     spec, paths, powers = assignment.spec, assignment.paths, ground.plot.powers
-    # It listens before the program runs, so that not even its first connection is refused.
+    # They listen before the program runs, so that not even its first connection is refused.
     egress = listen_loopback(EGRESS_PORT) if spec.egress_socket is not None else None
+    models = listen_loopback(MODELS_PORT) if spec.models_socket is not None else None
     app_directory = str(paths.app_directory) if spec.listen is Listen.UNIX else None
     visible: dict[str, str] = {}
     program = powers.bubblewrap
@@ -190,6 +194,7 @@ def _start_sandboxed(ground: Ground, assignment: Assignment, started: Started) -
         status=ground.status,
         door=PortDoor(APP_PORT) if spec.listen is Listen.TCP else started.door,
         egress=egress,
+        models=models,
         environment=dict(make_environment(spec, port=APP_PORT, socket=APP_SOCKET)),
     )
 
@@ -201,7 +206,9 @@ def _start_plain(ground: Ground, assignment: Assignment, started: Started) -> St
     home.mkdir(mode=0o700, exist_ok=True)
     # The program is in the host's network and needs no way out of it.
     values = make_environment(
-        replace(spec, egress_socket=None), port=port, socket=str(paths.app_socket)
+        replace(spec, egress_socket=None, models_socket=None),
+        port=port,
+        socket=str(paths.app_socket),
     )
     environment = {name: without_sandbox(value, spec.artifact) for name, value in values}
     if environment["HOME"] == HOME:

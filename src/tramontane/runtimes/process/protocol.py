@@ -101,6 +101,7 @@ def spec_from_json(value: Mapping[str, Any]) -> InstanceSpec:
         probe=Probe(**probe),
         log_path=value["log_path"],
         egress_socket=value["egress_socket"],
+        models_socket=value.get("models_socket"),
         meter=_meter_from_json(value.get("meter")),
     )
 

@@ -12,11 +12,14 @@ from pathlib import PurePosixPath
 
 from tramontane.base.errors import InvalidRequest
 from tramontane.domain.artifact import Artifact, Listen
+from tramontane.domain.definition import URL_VARIABLE
 from tramontane.runtimes.runtime import InstanceSpec
 
 APP_PORT = 8080
 """``$PORT``; each sandbox has its own loopback, so it can be the same everywhere."""
 EGRESS_PORT = 3128
+MODELS_PORT = 3129
+"""Where the models answer that the service is bound to."""
 APP_DIRECTORY = "/run/tram"
 APP_SOCKET = f"{APP_DIRECTORY}/app.sock"
 HOME = "/home/app"
@@ -118,6 +121,8 @@ def make_environment(spec: InstanceSpec, *, port: int, socket: str) -> tuple[tup
             environment[name] = "localhost,127.0.0.1,::1"
     environment.update(spec.artifact.environment)
     environment.update(spec.environment)
+    if spec.models_socket is not None:
+        environment[URL_VARIABLE] = f"http://127.0.0.1:{MODELS_PORT}/v1"
     environment["TRAM_INSTANCE"] = spec.id
     match spec.listen:
         case Listen.UNIX:

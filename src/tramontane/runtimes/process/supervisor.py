@@ -180,13 +180,17 @@ class Supervisor:
         raise _Over
 
     async def _start_relays(self, tasks: asyncio.TaskGroup) -> None:
-        started, egress_socket = self._started, self._spec.egress_socket
-        if started.inbound is not None and self._spec.meter is not None:
-            await self._start_meter(started.inbound, self._spec.meter)
+        started, spec = self._started, self._spec
+        if started.inbound is not None and spec.meter is not None:
+            await self._start_meter(started.inbound, spec.meter)
         elif started.inbound is not None:
             self._relays.append(Relay(started.inbound, started.door.connect, tasks))
-        if started.egress is not None and egress_socket is not None:
-            self._relays.append(Relay(started.egress, _way_to(egress_socket), tasks))
+        for listener, leads_to in (
+            (started.egress, spec.egress_socket),
+            (started.models, spec.models_socket),
+        ):
+            if listener is not None and leads_to is not None:
+                self._relays.append(Relay(listener, _way_to(leads_to), tasks))
         for relay in self._relays:
             await relay.start()
 
