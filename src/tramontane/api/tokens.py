@@ -25,6 +25,8 @@ from tramontane.base.clock import Clock
 from tramontane.base.errors import Unauthenticated, Unsupported
 from tramontane.base.files import write_private
 from tramontane.base.ids import IdFactory
+from tramontane.domain.ids import InstanceId
+from tramontane.domain.service import Service
 from tramontane.domain.token import Scope, Token
 from tramontane.store.requests import RequestKey
 from tramontane.store.store import Store
@@ -110,6 +112,35 @@ class TokenIssuer:
         )
         self._store.add_token(token, request=request)
         return token, text
+
+    def mint_for_instance(
+        self,
+        service: Service,
+        instance_id: InstanceId,
+        models: Sequence[str],
+        expires_in_s: float | None,
+    ) -> str:
+        """Make a key for an instance, which calls these models and ends with its service.
+
+        Nothing of it is kept: the gateway takes it while the service has instances, and nobody
+        else ever does.
+        """
+        now = int(self._clock.now())
+        claims: dict[str, object] = {
+            "iss": self.issuer,
+            "sub": f"{service.project}/{service.name}",
+            # What is used with it is counted with what comes in by the service's own way.
+            "jti": service.id,
+            "instance": instance_id,
+            "project": service.project,
+            "scope": Scope.INFERENCE.name.lower(),
+            "models": list(models),
+            "service": service.id,
+            "iat": now,
+        }
+        if expires_in_s is not None:
+            claims["exp"] = now + int(expires_in_s)
+        return PREFIX + self._sign(claims)
 
     def authenticate(self, text: str) -> Token:
         """Return what is known of a token; raises ``Unauthenticated`` if it is not valid now."""

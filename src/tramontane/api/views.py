@@ -1,6 +1,6 @@
 """From what the store reads to what the API answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
 
@@ -109,7 +109,10 @@ def instance_view(
 
 
 def deployment_view(
-    service: Service, deployment: Deployment, message: str | None = None
+    service: Service,
+    deployment: Deployment,
+    message: str | None = None,
+    warnings: Sequence[str] = (),
 ) -> DeploymentView:
     """Return a deployment; ``message`` replaces its own."""
     return DeploymentView(
@@ -123,6 +126,7 @@ def deployment_view(
         created_at=deployment.created_at,
         serving=deployment.id == service.serving_deployment,
         definition=view_from_definition(deployment.definition),
+        warnings=list(warnings),
     )
 
 

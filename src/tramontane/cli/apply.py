@@ -62,6 +62,9 @@ def apply(
     wanted = _definitions(named, digest)
     planned = api.fetch(calls.plan_services(project, wanted))
     unchanged = {each["name"] for each in planned["services"] if each["action"] == "unchanged"}
+    for service in planned["services"]:
+        for warning in service.get("warnings", ()):
+            session.note(f"{service['name']}: warning: {warning}")
     rollouts: list[Rollout] = []
     for name, definition in wanted.items():
         if name in unchanged:
@@ -117,6 +120,10 @@ def _print_planned(service: dict[str, Any]) -> None:
         click.echo(f"  {line}")
     for change in service["changes"]:
         click.echo(f"  {change}")
+    if service.get("models"):
+        click.echo(f"  may call models: {', '.join(service['models'])}")
+    for warning in service.get("warnings", ()):
+        click.echo(f"  warning: {warning}")
     print_candidates(service["candidates"])
 
 

@@ -114,6 +114,8 @@ def deploy(  # noqa: PLR0913 - one argument per option
         digest = upload(session, api, directory)
     rollout = put(api, project, name, service.with_source(digest))
     session.note(f"{name} in project {project}: {rollout}")
+    for warning in rollout.warnings:
+        session.note(f"{name}: warning: {warning}")
     finish(session, rollout, wait=wait, timeout_s=timeout, output=output)
 
 

@@ -4,7 +4,7 @@ What a person should see on the way goes to standard error; results go to standa
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class Rollout:
     created_at: float
     serves: bool = False
     """It was there before, and healthy: the same had been deployed already."""
+    warnings: Sequence[str] = ()
 
     def __str__(self) -> str:
         """Return what became of the wish, as a sentence's end."""
@@ -69,7 +70,9 @@ def put(api: Sender, project: str, name: str, definition: calls.Document) -> Rol
     """Ask for the service to be like this; its project comes into being with it."""
     made = api.fetch(calls.put_service(project, name, definition))
     serves = made["status"] == "healthy"
-    return Rollout(project, name, made["number"], made["created_at"], serves)
+    return Rollout(
+        project, name, made["number"], made["created_at"], serves, made.get("warnings", ())
+    )
 
 
 def follow(session: Session, api: Sender, rollout: Rollout, timeout_s: float) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ Who comes in through the socket is an instance of that service, so no key is ask
 nothing on it but ``/v1`` with these models: no other service, no API, no other path. What a
 manifest binds is matched by name, like everything under ``/v1``, so a model may come, go, sleep
 and wake behind its name. Pure; called by ``gateway.resources``. See
-docs/decisions/0017-a-binding-is-a-way-not-a-key.md.
+docs/decisions/0018-a-binding-is-a-way-not-a-key.md.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -8,7 +8,13 @@ from dataclasses import replace
 from tramontane.domain.definition import ServiceKind
 from tramontane.domain.deployment import Deployment, DeploymentStatus
 from tramontane.domain.instance import InstanceStatus
-from tramontane.domain.route import EgressRoute, Refusal, ServiceRoute, Upstream
+from tramontane.domain.route import (
+    EgressRoute,
+    Refusal,
+    ServiceRoute,
+    Upstream,
+    WaySockets,
+)
 from tramontane.domain.service import ServiceStatus
 from tramontane.plan.draft import Draft
 from tramontane.plan.rollout import READY
@@ -44,21 +50,24 @@ def route_of(draft: Draft) -> ServiceRoute | None:
     )
 
 
-def egress_of(draft: Draft, socket: str) -> EgressRoute | None:
-    """Return the way out of the service's instances; None while none runs.
+def egress_of(draft: Draft, sockets: WaySockets) -> EgressRoute | None:
+    """Return the ways out of the service's instances; None while none runs.
 
-    During a rollout old and new instances share one way out, with what either declares.
+    During a rollout old and new instances share them, with what either declares.
     """
     running = {each.deployment_id for each in draft.live()}
     definitions = [each.definition for each in draft.deployments.values() if each.id in running]
     if not definitions:
         return None
+    models = tuple(sorted({name for each in definitions for name in each.models}))
     return EgressRoute(
         service_id=draft.service.id,
         project=draft.service.project,
         service=draft.service.name,
-        socket=socket,
+        socket=sockets.egress,
         rules=tuple(sorted({rule for each in definitions for rule in each.egress})),
+        models=models,
+        models_socket=sockets.models if models else "",
     )
 
 

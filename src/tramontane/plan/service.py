@@ -11,7 +11,7 @@ from tramontane.domain.deployment import DeploymentStatus
 from tramontane.domain.ids import DeploymentId, InstanceId
 from tramontane.domain.instance import LIVE, Instance, InstanceStatus
 from tramontane.domain.observation import ObservedStatus
-from tramontane.domain.route import EgressRoute, ServiceRoute
+from tramontane.domain.route import EgressRoute, ServiceRoute, WaySockets
 from tramontane.domain.service import Service
 from tramontane.domain.snapshot import Changes
 from tramontane.plan.conclusion import conclude
@@ -63,7 +63,7 @@ class ServicePlan:
     """No later than this (seconds since the epoch) the plan may come out differently."""
 
 
-def plan_service(context: Circumstances, egress_socket: str) -> ServicePlan:
+def plan_service(context: Circumstances, sockets: WaySockets) -> ServicePlan:
     """Return the plan for the snapshot's service; pure, and total over all snapshots."""
     snapshot = context.snapshot
     draft = Draft(
@@ -98,7 +98,7 @@ def plan_service(context: Circumstances, egress_socket: str) -> ServicePlan:
             if each.status not in LIVE and _exited(draft, each.id)
         ),
         route=route_of(draft),
-        egress=egress_of(draft, egress_socket),
+        egress=egress_of(draft, sockets),
         finished=draft.service.deleted and not draft.live(),
         scaling_state=draft.scaling_state,
         look_again_at=draft.look_again_at,

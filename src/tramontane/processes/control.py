@@ -32,11 +32,13 @@ from tramontane.builders.garbage import BuildStorage
 from tramontane.builders.settings import BuildSettings
 from tramontane.builders.settings import Isolation as BuildIsolation
 from tramontane.domain.cell import Cell
+from tramontane.domain.definition import KEY_VARIABLE, URL_VARIABLE, Definition
 from tramontane.domain.ids import CellId, DeploymentId, ServiceId
 from tramontane.domain.instance import Instance
 from tramontane.domain.inventory import DiskUsage, ItemKind
 from tramontane.domain.load import UpstreamLoad
 from tramontane.domain.route import EgressBounds
+from tramontane.domain.service import Service
 from tramontane.gateway.bootstrap import EnvoyPaths
 from tramontane.gateway.envoy import Envoy, EnvoyOptions
 from tramontane.gateway.gateway import Gateway, GatewayCallbacks
@@ -76,7 +78,7 @@ from tramontane.reconcile.demand import DemandTracker, service_of
 from tramontane.reconcile.garbage import GarbageReconciler
 from tramontane.reconcile.keys import ALL, KeyReconciler
 from tramontane.reconcile.ledger import LedgerReconciler
-from tramontane.reconcile.services import ServiceReconciler
+from tramontane.reconcile.services import ModelAccess, ServiceReconciler
 from tramontane.reconcile.specs import InstancePaths
 from tramontane.runtimes.process.examination import find_bubblewrap
 from tramontane.runtimes.process.protocol import Isolation
@@ -98,6 +100,8 @@ LIBRARY_LEVELS = {
     "uvicorn.error": logging.ERROR,
 }
 READY_S = 30.0
+INSTANCE_KEY_S = 86400.0
+"""How long the key in a sandbox is good anywhere else."""
 LAUNCHER_IDLE_S = 7 * 86400.0
 
 
@@ -181,7 +185,7 @@ class Control:
         issuer = TokenIssuer(load_signing_key(layout.signing_key), store, clock, random_id)
         await asyncio.to_thread(issuer.ensure_admin_token, layout.credentials)
         gateway = self._make_gateway()
-        services = self._make_services(cell, runtime, gateway)
+        services = self._make_services(cell, runtime, gateway, self._make_access(issuer))
         builds = self._make_builds()
         keys = KeyReconciler(
             store=store,
@@ -265,7 +269,23 @@ class Control:
             ),
         )
 
-    def _make_services(self, cell: Cell, runtime: Runtime, gateway: Gateway) -> ServiceReconciler:
+    def _make_access(self, issuer: TokenIssuer) -> ModelAccess:
+        """Return what makes the variables of instances that are bound to models."""
+        sandboxed = self._arguments.isolation == "sandbox"
+
+        def access(service: Service, definition: Definition, instance: Instance) -> dict[str, str]:
+            if not definition.models:
+                return {}
+            # In a sandbox the way itself is the proof, and the key may end before the instance.
+            lasts_s = INSTANCE_KEY_S if sandboxed else None
+            key = issuer.mint_for_instance(service, instance.id, definition.models, lasts_s)
+            return {KEY_VARIABLE: key, URL_VARIABLE: f"http://{self._arguments.gateway}/v1"}
+
+        return access
+
+    def _make_services(
+        self, cell: Cell, runtime: Runtime, gateway: Gateway, access: ModelAccess
+    ) -> ServiceReconciler:
         return ServiceReconciler(
             store=self._store,
             runtimes={cell.id: runtime},
@@ -283,6 +303,7 @@ class Control:
             ids=random_id,
             on_change=self._feed.announce,
             check_start=self._models.check_unchanged,
+            model_access=access,
         )
 
     def _make_builds(self) -> BuildReconciler:

@@ -17,11 +17,13 @@ from tramontane.base.errors import InvalidRequest, Unsupported
 from tramontane.base.ids import IdFactory
 from tramontane.base.nudges import NudgeQueue
 from tramontane.domain.cell import Cell
+from tramontane.domain.definition import Definition
 from tramontane.domain.deployment import Deployment
 from tramontane.domain.ids import CellId, DeploymentId, InstanceId, ServiceId
 from tramontane.domain.instance import LIVE, Instance
 from tramontane.domain.observation import Observation, ObservedStatus
 from tramontane.domain.route import EgressRoute, Refusal, ServiceRoute
+from tramontane.domain.service import Service
 from tramontane.domain.snapshot import Changes, ServiceSnapshot
 from tramontane.plan.draft import Circumstances
 from tramontane.plan.needs import needs_of
@@ -39,6 +41,9 @@ SWEEP_ALL_S = 600.0
 WORKERS = 8
 IDLE_WAYS_MAX = 64
 """Ways out that stay open behind services that sleep: opening one slows the next wake down."""
+
+
+ModelAccess = Callable[[Service, Definition, Instance], Mapping[str, str]]
 
 
 class Memory(Protocol):
@@ -105,6 +110,9 @@ class ServiceReconciler:
     """Called after something about the service was written, for those who watch it."""
     check_start: Callable[[Deployment], None] = lambda _: None
     """Raises what speaks against starting instances of a deployment now."""
+
+    model_access: ModelAccess = lambda _service, _definition, _instance: {}
+    """Makes the variables with which an instance reaches the models that it is bound to."""
 
     _observed: dict[InstanceId, Observation] = field(
         init=False, default_factory=dict[InstanceId, Observation]
@@ -176,7 +184,7 @@ class ServiceReconciler:
             now=now,
             ids=self.ids,
         )
-        plan = plan_service(context, self.paths.egress(service_id))
+        plan = plan_service(context, self.paths.ways(service_id))
         # Routes follow from what is observed, so they need no write. An instance that was started
         # and whose row never becomes durable is removed: below, or by ``adopt`` after a crash.
         starts = asyncio.gather(*(self._start(snapshot, plan, each) for each in plan.start))
@@ -241,10 +249,11 @@ class ServiceReconciler:
         deployments = {each.id: each for each in (*snapshot.deployments, *plan.changes.deployments)}
         deployment = deployments[instance.deployment_id]
         capacity = next(each.capacity for each in snapshot.cells if each.id == instance.cell_id)
+        access = self.model_access(snapshot.service, deployment.definition, instance)
         self._owners[instance.id] = instance.service_id
         try:
             self.check_start(deployment)
-            spec = make_spec(snapshot.service, deployment, instance, capacity, self.paths)
+            spec = make_spec(snapshot.service, deployment, instance, capacity, self.paths, access)
             await self.runtimes[instance.cell_id].start(spec)
         except (Unsupported, InvalidRequest) as error:
             # Neither goes away by trying again: the instance has failed, with the reason.

@@ -1,5 +1,6 @@
 """From an instance's row to what its runtime is told: pure, called by ``reconcile.services``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tramontane.base.errors import Unsupported
@@ -8,6 +9,7 @@ from tramontane.domain.cell import Capacity
 from tramontane.domain.definition import Definition, Probe, ProbeKind
 from tramontane.domain.deployment import Deployment
 from tramontane.domain.instance import Instance
+from tramontane.domain.route import WaySockets
 from tramontane.domain.service import Service
 from tramontane.domain.usage import Account
 from tramontane.engines.llamacpp import LANGUAGE, METER, REQUESTS_MAX, size_arguments
@@ -33,9 +35,10 @@ class InstancePaths:
         """Return the log file of an instance."""
         return f"{self.logs}/{instance.service_id}/{instance.id}.log"
 
-    def egress(self, service_id: str) -> str:
-        """Return the socket on which the gateway lets this service's instances out."""
-        return f"{self.sockets}/{service_id}.out"
+    def ways(self, service_id: str) -> WaySockets:
+        """Return the sockets on which the gateway lets this service's instances out."""
+        place = f"{self.sockets}/{service_id}"
+        return WaySockets(egress=f"{place}.out", models=f"{place}.models")
 
 
 def make_spec(
@@ -44,10 +47,12 @@ def make_spec(
     instance: Instance,
     capacity: Capacity,
     paths: InstancePaths,
+    access: Mapping[str, str],
 ) -> InstanceSpec:
     """Return what the runtime needs to run ``instance``; the deployment has been built.
 
-    ``capacity`` is the cell's. Raises ``Unsupported`` if the cell has become too small for it.
+    ``capacity`` is the cell's; ``access`` are the variables with which it reaches the models that
+    it is bound to. Raises ``Unsupported`` if the cell has become too small for it.
     """
     artifact, definition = deployment.artifact, deployment.definition
     assert artifact is not None, f"{deployment.id} is placed without an artifact"
@@ -62,11 +67,13 @@ def make_spec(
     environment = {
         **dict(artifact.environment),
         **dict(definition.environment),
+        **access,
         "TRAM_PROJECT": service.project,
         "TRAM_SERVICE": service.name,
         "TRAM_DEPLOYMENT": str(deployment.number),
         "TRAM_INSTANCE": instance.id,
     }
+    ways = paths.ways(service.id)
     return InstanceSpec(
         id=instance.id,
         label=f"{service.project}/{service.name}#{deployment.number}",
@@ -77,7 +84,8 @@ def make_spec(
         probe=_probe(definition.probe, artifact),
         meter=_meter(service, artifact, instance, paths),
         log_path=paths.log(instance),
-        egress_socket=paths.egress(service.id),
+        egress_socket=ways.egress,
+        models_socket=ways.models if definition.models else None,
     )
 
 

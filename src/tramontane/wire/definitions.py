@@ -68,6 +68,7 @@ def definition_from_body(body: DefinitionBody) -> Definition:
             context_tokens=body.engine.context_tokens, parallel=body.engine.parallel
         ),
         egress=tuple(EgressRule(host=rule.host, port=rule.port) for rule in body.egress),
+        models=tuple(body.models),
         drain_s=body.drain_s,
     )
 
@@ -121,6 +122,7 @@ def body_from_definition(definition: Definition) -> DefinitionBody:
             context_tokens=definition.engine.context_tokens, parallel=definition.engine.parallel
         ),
         egress=[EgressBody(host=rule.host, port=rule.port) for rule in definition.egress],
+        models=list(definition.models),
         drain_s=definition.drain_s,
     )
 

@@ -7,7 +7,7 @@ same things in the same words.
 from collections.abc import Iterator
 from typing import Any
 
-from tramontane.domain.definition import ServiceKind
+from tramontane.domain.definition import KEY_VARIABLE, URL_VARIABLE, ServiceKind
 from tramontane.wire.schemas import DefinitionBody, ProbeBody, ScalingBody
 
 Finding = tuple[tuple[str, ...], str]
@@ -40,6 +40,8 @@ def find_unfit(body: DefinitionBody) -> Iterator[Finding]:
         for name, value in body.engine.model_dump().items():
             if value is not None:
                 yield ("engine", name), "only a model is served by an engine: remove it"
+    if body.models:
+        yield from _find_unfit_with_models(body)
 
 
 def _find_unfit_for_worker(body: DefinitionBody) -> Iterator[Finding]:
@@ -53,3 +55,15 @@ def _find_unfit_for_worker(body: DefinitionBody) -> Iterator[Finding]:
     for part, name in NEED_REQUESTS:
         if getattr(getattr(body, part), name) != getattr(usual[part], name):
             yield (part, name), "means nothing for a worker, which takes no requests: remove it"
+
+
+def _find_unfit_with_models(body: DefinitionBody) -> Iterator[Finding]:
+    if body.kind == ServiceKind.MODEL.value:
+        yield ("models",), "means nothing for a model, which calls no other: remove it"
+    for name in (KEY_VARIABLE, URL_VARIABLE):
+        if name in body.environment:
+            # With one of the two its own, the key for our models would go to somebody else's.
+            yield (
+                ("environment", name),
+                "is set by the platform for a service with models: remove it, or models",
+            )

@@ -286,6 +286,7 @@ def _body(form: ServiceForm, shared_policy: Sequence[str]) -> tuple[dict[str, An
         ),
         engine=_given(context_tokens=form.engine.context, parallel=form.engine.parallel),
         egress=[egress_body(each) for each in form.egress],
+        models=form.models,
         drain_s=form.drain,
     )
     return body, problems

@@ -76,7 +76,7 @@ Size = Annotated[
         {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": SIZE_PATTERN}]}
     ),
 ]
-Policy = Annotated[
+Names = Annotated[
     list[str],
     BeforeValidator(_listed),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
@@ -183,7 +183,7 @@ class ServiceForm(Form):
         Field(description="Environment variables; values are taken as they are written."),
     ] = {}
     policy: Annotated[
-        Policy, Field(description="Residency presets that must all hold, such as `eu`.")
+        Names, Field(description="Residency presets that must all hold, such as `eu`.")
     ] = []
     probe: Annotated[ProbeForm, BeforeValidator(_probe)] = ProbeForm()
     scale: ScaleForm = ScaleForm()
@@ -192,6 +192,13 @@ class ServiceForm(Form):
     egress: Annotated[
         list[str],
         Field(description="Hosts that may be reached, as `host` or `host:port` (default 443)."),
+    ] = []
+    models: Annotated[
+        Names,
+        Field(
+            description="Models of the project that it calls: it gets `OPENAI_BASE_URL` and "
+            "`OPENAI_API_KEY`."
+        ),
     ] = []
     drain: Annotated[
         Duration | None,
@@ -217,6 +224,6 @@ class ManyForm(Form):
 
     project: Annotated[Name | None, Field(description="`default` if left out.")] = None
     policy: Annotated[
-        Policy, Field(description="Presets that every service below must satisfy as well.")
+        Names, Field(description="Presets that every service below must satisfy as well.")
     ] = []
     services: Annotated[dict[Name, ServiceForm], Field(description="Services by name.")]

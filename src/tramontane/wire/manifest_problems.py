@@ -190,6 +190,7 @@ _BOUNDS: Mapping[str, tuple[str, str]] = {
 _PATTERNS: Mapping[str, str] = {
     "environment": "a variable name of letters, digits and _, and a value without NUL",
     "probe": "a path that begins with /",
+    "models": "the name of a model, such as assistant",
     "egress": "a host such as api.example.com or *.example.org:8443",
 }
 

@@ -155,6 +155,8 @@ class DefinitionFields(Request):
     resources: ResourcesBody = ResourcesBody()
     engine: EngineBody = EngineBody()
     egress: Annotated[list[EgressBody], Field(max_length=256)] = []
+    models: ModelNames = []
+    """Models of the project that its instances may call, there yet or not."""
     drain_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
 
 
@@ -304,6 +306,8 @@ class DeploymentView(View):
     created_at: float
     serving: bool
     definition: DefinitionView
+    warnings: list[str] = []
+    """Said once, to whoever deploys it: models that it names and that are not there."""
 
 
 class ServiceView(View):
@@ -463,6 +467,10 @@ class PlannedService(View):
     """Why its model could not be looked at; then nothing is known of its size."""
     note: str | None = None
     """Why nothing is known of its model's size yet: its weights have to be fetched first."""
+    models: list[str] = []
+    """What it is bound to."""
+    warnings: list[str] = []
+    """What is allowed, and perhaps not meant: a model that is not there."""
 
 
 class PlanRequest(Request):

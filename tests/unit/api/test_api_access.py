@@ -14,6 +14,9 @@ from fastapi.routing import iter_route_contexts
 
 from tramontane.api.access import Permission
 from tramontane.api.tokens import load_signing_key
+from tramontane.base.errors import Unauthenticated
+from tramontane.domain.definition import Definition, DirectorySource, ServiceKind
+from tramontane.domain.ids import InstanceId
 from tramontane.domain.token import Scope
 
 PUBLIC = {"/healthz", "/docs", "/api/v1/openapi.json"}
@@ -170,6 +173,32 @@ async def test_what_no_token_is_limited_to(
     answer = await client.post("/api/v1/tokens", json=body)
     assert (answer.status_code, answer.json()["path"]) == (422, path)
     assert len((await client.get("/api/v1/tokens")).json()) == len(before)
+
+
+def test_key_of_an_instance_is_kept_nowhere_and_opens_no_api(world: World) -> None:
+    definition = Definition(kind=ServiceKind.WEB, source=DirectorySource(digest="sha256:0"))
+    world.store.record_source("sha256:0", 5, now=1.0)
+    service, _ = world.store.deploy("shop", "app", definition, now=1.0, ids=world.parts.ids)
+    mint = world.parts.tokens.mint_for_instance
+    text = mint(service, InstanceId("ins_1"), ("assistant",), 3600)
+    now = int(world.clock.now())
+    assert json.loads(decode(text.split(".")[1])) == {
+        "iss": world.parts.tokens.issuer,
+        "sub": "shop/app",
+        "jti": service.id,
+        "instance": "ins_1",
+        "project": "shop",
+        "scope": "inference",
+        "models": ["assistant"],
+        "service": service.id,
+        "iat": now,
+        "exp": now + 3600,
+    }
+    lasting = mint(service, InstanceId("ins_1"), ("assistant",), None)
+    assert "exp" not in json.loads(decode(lasting.split(".")[1]))
+    assert world.store.list_tokens() == []
+    with pytest.raises(Unauthenticated):
+        world.parts.tokens.authenticate(text)
 
 
 async def test_revoked_token_opens_nothing(world: World, client: httpx.AsyncClient) -> None:

@@ -414,3 +414,53 @@ async def watch(world: World, project: str) -> AsyncGenerator[dict[str, Any]]:
         for line in bytes(chunk).splitlines():  # type: ignore[arg-type]
             if line.startswith(b"data: "):
                 yield json.loads(line[6:])
+
+
+DIGEST = "sha256:" + "1" * 64
+WEB: dict[str, object] = {"kind": "web", "source": {"digest": DIGEST}}
+MISSING = "there is no model {} in project shop: it is not found until it is deployed"
+
+
+async def test_models_that_are_not_there_are_said_and_allowed(
+    world: World, client: httpx.AsyncClient
+) -> None:
+    world.store.record_source(DIGEST, 5, now=1.0)
+    await client.put(SERVICE, json=MODEL)
+    app = "/api/v1/projects/shop/services/app"
+    plan = {"services": {"app": WEB | {"models": ["later", "new", "chat"]}, "new": MODEL}}
+    answer = await client.post("/api/v1/projects/shop/plan", json=plan)
+    assert [(each["models"], each["warnings"]) for each in answer.json()["services"]] == [
+        (["later", "new", "chat"], [MISSING.format("later")]),
+        ([], []),
+    ]
+    made = await client.put(app, json=WEB | {"models": ["chat", "later", "chat"]})
+    assert made.status_code == 202
+    assert made.json()["warnings"] == [MISSING.format("later")]
+    assert made.json()["definition"]["models"] == ["chat", "later"]
+    changed = {"services": {"app": WEB | {"models": ["chat"]}}}
+    answer = await client.post("/api/v1/projects/shop/plan", json=changed)
+    (service,) = answer.json()["services"]
+    assert service["changes"] == ["models: ['chat', 'later'] → ['chat']"]
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        (MODEL | {"models": ["chat"]}, "definition.models"),
+        (
+            WEB | {"models": ["chat"], "environment": {"OPENAI_BASE_URL": "https://elsewhere"}},
+            "definition.environment.OPENAI_BASE_URL",
+        ),
+        (
+            WEB | {"models": ["chat"], "environment": {"OPENAI_API_KEY": "mine"}},
+            "definition.environment.OPENAI_API_KEY",
+        ),
+        (WEB | {"models": ["a b"]}, "definition.models[0]"),
+    ],
+)
+async def test_what_cannot_be_bound(
+    client: httpx.AsyncClient, body: dict[str, object], path: str
+) -> None:
+    answer = await client.put(SERVICE, json=body)
+    assert (answer.status_code, answer.json()["path"]) == (422, path)
+    assert (await client.get(SERVICE)).status_code == 404

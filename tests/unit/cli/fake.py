@@ -199,5 +199,6 @@ def make_deployment(status: str, **changes: object) -> dict[str, Any]:
         "created_at": 1700000000.0,
         "serving": status == "healthy",
         "definition": {"kind": "web", "environment": {"KEY": None}, "probe": {"grace_s": 60}},
+        "warnings": [],
         **changes,
     }

@@ -256,8 +256,8 @@ def test_apply_looks_for_the_procfile_of_each_service(tram: Tram, app: Path) -> 
     manifest.write_text(
         "services:\n  front: {build: {root: front}}\n  mails: {build: {root: mails}}\n"
     )
-    planned = [{"name": name, "action": "create"} for name in ("front", "mails")]
-    tram.api.on("POST", "projects/default/plan", {"services": planned})
+    services = [planned(name, "create") for name in ("front", "mails")]
+    tram.api.on("POST", "projects/default/plan", {"services": services})
     for name, kind, url in (("front", "web", "http://front"), ("mails", "worker", None)):
         service = f"projects/default/services/{name}"
         accept(tram, service=service)
@@ -387,7 +387,7 @@ def test_secret_value_is_not_repeated(tram: Tram) -> None:
 TWO = "services: {hello: {model: tiny}, other: {model: tiny, policy: eu}}\n"
 
 
-def planned(name: str, action: str) -> dict[str, object]:
+def planned(name: str, action: str, *warnings: str) -> dict[str, object]:
     candidate = {"cell": "local", "allowed": True, "reason": "it fits", "findings": []}
     return {
         "name": name,
@@ -395,6 +395,8 @@ def planned(name: str, action: str) -> dict[str, object]:
         "changes": ["scaling.max: 5 -> 2"],
         "candidates": [candidate],
         "placeable": True,
+        "models": ["assistant"] if warnings else [],
+        "warnings": list(warnings),
     }
 
 
@@ -441,3 +443,22 @@ local  yes      it fits
 """
     )
     assert json.loads(tram("plan", "-f", str(file), "-o", "json").out) == answer
+
+
+MISSING = "there is no model assistant in project default: it is not found until it is deployed"
+
+
+def test_models_that_are_not_there_are_said(tram: Tram, tmp_path: Path, app: Path) -> None:
+    file = tmp_path / "tramontane.yaml"
+    file.write_text("services: {hello: {models: assistant}}\n")
+    services = [planned("hello", "create", MISSING)]
+    tram.api.on("POST", "projects/default/plan", {"project": "default", "services": services})
+    shown = f"  may call models: assistant\n  warning: {MISSING}\n"
+    assert shown in tram("plan", "-f", str(file)).out
+    accept(tram)
+    on_upload(tram)
+    assert f"hello: warning: {MISSING}\n" in tram("apply", "-f", str(file)).err
+    assert tram.api.sent("PUT", "projects/default/services/hello")["models"] == ["assistant"]
+    accept(tram)
+    tram.api.on("PUT", HELLO, make_deployment("building", warnings=[MISSING]))
+    assert f"hello: warning: {MISSING}\n" in tram("deploy", str(app)).err

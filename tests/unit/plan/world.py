@@ -14,7 +14,7 @@ from tramontane.domain.deployment import Deployment, DeploymentStatus
 from tramontane.domain.ids import CellId, DeploymentId, InstanceId, ServiceId
 from tramontane.domain.instance import LIVE, Instance
 from tramontane.domain.observation import Observation, ObservedStatus
-from tramontane.domain.route import Refusal, Upstream
+from tramontane.domain.route import Refusal, Upstream, WaySockets
 from tramontane.domain.service import Service
 from tramontane.domain.snapshot import ServiceSnapshot
 from tramontane.plan.draft import Circumstances
@@ -41,6 +41,7 @@ GERMANY = (
         recorded_at=START,
     ),
 )
+SOCKETS = WaySockets(egress="/run/out", models="/run/models")
 CELL = Cell(
     id=CellId("cel_1"),
     name="local",
@@ -186,7 +187,7 @@ class World:
 
     def look(self) -> ServicePlan:
         """Plan once, apply the rows, carry out the effects."""
-        plan = plan_service(self._circumstances(), "/run/out")
+        plan = plan_service(self._circumstances(), SOCKETS)
         self.plan = plan
         self.service = plan.changes.service or self.service
         self.deployments.update({each.id: each for each in plan.changes.deployments})

@@ -16,14 +16,16 @@ from tramontane.domain.artifact import Artifact
 from tramontane.domain.cell import Capacity, Cell
 from tramontane.domain.definition import Definition, DirectorySource, ServiceKind
 from tramontane.domain.ids import CellId, DeploymentId, ServiceId
-from tramontane.domain.instance import InstanceStatus
+from tramontane.domain.instance import Instance, InstanceStatus
 from tramontane.domain.route import EgressRoute, ServiceRoute
+from tramontane.domain.service import Service
 from tramontane.domain.snapshot import Changes
 from tramontane.reconcile import services
 from tramontane.reconcile.demand import DemandTracker
 from tramontane.reconcile.services import ServiceReconciler
 from tramontane.reconcile.specs import InstancePaths
 from tramontane.store.store import Store, open_store
+from tramontane.store.tables import METADATA
 from tramontane.testing.clocks import FakeClock
 from tramontane.testing.fake_runtime import FakeHost, FakeRuntime
 
@@ -198,6 +200,40 @@ def test_the_way_out_stays_open_for_the_next_wake_and_ends_with_the_service(stor
         store.delete_service("p", "web", now=1)
         await world.look()
         assert not world.routes.egress
+
+    asyncio.run(run())
+
+
+def test_an_instance_gets_a_key_for_the_models_that_it_is_bound_to(store: Store) -> None:
+    async def run() -> None:
+        world = World(store)
+        asked: list[tuple[str, tuple[str, ...], str]] = []
+
+        def access(service: Service, definition: Definition, instance: Instance) -> dict[str, str]:
+            asked.append((service.name, definition.models, instance.id))
+            return {"OPENAI_API_KEY": "tram_x"}
+
+        world.reconciler.model_access = access
+        definition = Definition(
+            kind=ServiceKind.WEB, source=DirectorySource(digest=SOURCE), models=("b", "a")
+        )
+        _, deployment = store.deploy("p", "web", definition, now=1, ids=world.reconciler.ids)
+        store.record_artifact(deployment.id, ARTIFACT)
+        await world.look()
+        ((instance_id, instance),) = world.host.instances.items()
+        assert asked == [("web", ("b", "a"), instance_id)]
+        assert dict(instance.spec.environment)["OPENAI_API_KEY"] == "tram_x"
+        way = world.routes.egress[world.service_id]
+        assert way.models == ("a", "b")
+        assert way.models_socket == instance.spec.models_socket
+        with store._database.read() as connection:
+            kept = [
+                str(row)
+                for table in METADATA.sorted_tables
+                for row in connection.execute(table.select())
+            ]
+        assert len(kept) > 3
+        assert "tram_x" not in "".join(kept)
 
     asyncio.run(run())
 

@@ -1,6 +1,7 @@
 """What runtimes are told about an instance."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -26,13 +27,19 @@ from tramontane.runtimes.runtime import InstanceSpec
 
 MODEL = Definition(kind=ServiceKind.MODEL, source=ModelSource(reference="m"))
 PATHS = InstancePaths(logs="/logs", sockets="/run", ledger="/ledger")
+NO_ACCESS: Mapping[str, str] = {}
 
 
 def definition(kind: ServiceKind) -> Definition:
     return Definition(kind=kind, source=DirectorySource(digest="sha256:0"), drain_s=90)
 
 
-def spec_of(wanted: Definition, artifact: Artifact, capacity: Capacity = LAPTOP) -> InstanceSpec:
+def spec_of(
+    wanted: Definition,
+    artifact: Artifact,
+    capacity: Capacity = LAPTOP,
+    access: Mapping[str, str] = NO_ACCESS,
+) -> InstanceSpec:
     world = World()
     deployment = replace(world.deploy(wanted), artifact=artifact)
     instance = Instance(
@@ -42,7 +49,7 @@ def spec_of(wanted: Definition, artifact: Artifact, capacity: Capacity = LAPTOP)
         cell_id=CellId("cel_1"),
         created_at=world.now,
     )
-    return make_spec(world.service, deployment, instance, capacity, PATHS)
+    return make_spec(world.service, deployment, instance, capacity, PATHS, access)
 
 
 def test_a_worker_gets_its_drain_to_finish_what_nobody_else_could_drain() -> None:
@@ -84,3 +91,14 @@ def test_a_model_that_was_prepared_before_it_was_looked_at_runs_as_it_did() -> N
 def test_a_cell_that_has_become_too_small_does_not_start_it() -> None:
     with pytest.raises(Unsupported, match="it needs"):
         spec_of(MODEL, replace(ARTIFACT, facts=MISTRAL_7B), Capacity(memory_bytes=2**31, cpus=1.0))
+
+
+def test_a_bound_service_gets_its_way_to_models_and_its_key() -> None:
+    web = definition(ServiceKind.WEB)
+    access = {"OPENAI_API_KEY": "tram_x"}
+    bound = spec_of(replace(web, models=("assistant",)), ARTIFACT, access=access)
+    assert bound.egress_socket is not None
+    assert bound.egress_socket.endswith(".out")
+    assert bound.models_socket == bound.egress_socket.removesuffix(".out") + ".models"
+    assert dict(bound.environment)["OPENAI_API_KEY"] == "tram_x"
+    assert spec_of(web, ARTIFACT).models_socket is None

@@ -37,6 +37,7 @@ services:
     scale: {min: 1, max: 8, concurrency: 2.5, idle: 1h30m}
     resources: {memory: 512MiB, cpu: 0.5, processes: 64}
     egress: [api.example.com, "*.Example.org:8443"]
+    models: [chat, later, chat]
     drain: 45
   chat:
     model: tiny
@@ -75,6 +76,7 @@ def test_full_manifest() -> None:
             {"host": "api.example.com", "port": 443},
             {"host": "*.example.org", "port": 8443},
         ],
+        "models": ["chat", "later"],
         "drain_s": 45.0,
     }
     assert chat.definition.kind == "model"
@@ -113,6 +115,21 @@ def test_short_forms() -> None:
     assert service.definition.probe.path == "/up"
     # More than the usual maximum, so the maximum follows.
     assert service.definition.scaling.max == 9
+
+
+def test_models_and_what_goes_with_them() -> None:
+    (service,) = read_manifest(b"models: assistant").services
+    assert service.definition.models == ["assistant"]
+    assert message(b"model: tiny\nmodels: [a]") == (
+        "tramontane.yaml: models: means nothing for a model, which calls no other: remove it"
+    )
+    assert message(b"models: [a]\nenv: {OPENAI_API_KEY: x}") == (
+        "tramontane.yaml: env.OPENAI_API_KEY: is set by the platform for a service with models: "
+        "remove it, or models"
+    )
+    assert message(b'models: ["a b"]') == (
+        'tramontane.yaml: models[0]: expected the name of a model, such as assistant, got "a b"'
+    )
 
 
 def test_a_worker_runs_its_minimum_and_has_a_short_grace() -> None:

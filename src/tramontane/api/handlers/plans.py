@@ -6,10 +6,11 @@ from typing import cast
 from fastapi import APIRouter
 
 from tramontane.api.access import Caller, Deployer, NamePath
+from tramontane.api.bindings import warn_of_missing
 from tramontane.api.candidates import candidate_view, find_candidates
 from tramontane.api.definitions import check_definition, pin_source
 from tramontane.base.errors import NotFound, TramontaneError
-from tramontane.domain.definition import Definition, ModelSource
+from tramontane.domain.definition import Definition, ModelSource, ServiceKind
 from tramontane.domain.model import ModelFacts
 from tramontane.plan.placement import Wish
 from tramontane.store.records import ServiceRecord
@@ -28,8 +29,14 @@ def plan_services(project: NamePath, body: PlanRequest, caller: Deployer) -> Pla
     }
     known = {each.service.name: each for each in caller.parts.store.list_services(project)}
     policy = _read_policy(caller, project)
+    models = {name for name, each in definitions.items() if each.kind is ServiceKind.MODEL}
     planned = [
-        _plan(caller, policy, (name, definition), known.get(name))
+        _plan(caller, policy, (name, definition), known.get(name)).model_copy(
+            update={
+                "models": list(definition.models),
+                "warnings": warn_of_missing(caller.parts.store, project, definition, models),
+            }
+        )
         for name, definition in definitions.items()
     ]
     return PlanView(project=project, services=planned)

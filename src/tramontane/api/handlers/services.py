@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Response
 
 from tramontane.api.access import Caller, Deployer, NamePath, ProjectQuery, Reader
+from tramontane.api.bindings import warn_of_missing
 from tramontane.api.candidates import find_candidates, refusal, wish_of
 from tramontane.api.definitions import check_definition, pin_source
 from tramontane.api.views import deployment_view, service_view
@@ -150,7 +151,8 @@ def _accept(
     response.headers["ETag"] = f'"{service.generation}"'
     policy = caller.parts.store.read_project(service.project).project.policy
     candidates = find_candidates(caller.parts.store, wish_of(deployment, policy), caller.now)
-    return deployment_view(service, deployment, refusal(candidates))
+    warnings = warn_of_missing(caller.parts.store, service.project, deployment.definition)
+    return deployment_view(service, deployment, refusal(candidates), warnings)
 
 
 def _tell(caller: Caller, service: Service) -> None:
