@@ -25,6 +25,7 @@ SAMPLES: dict[str, object] = {
     "definition": BODY,
     "services": {"hello": BODY},
     "instances": 1,
+    "limits": {"streams": 2},
     "number": 3,
     "command": ["ls"],
 }
