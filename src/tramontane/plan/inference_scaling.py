@@ -14,7 +14,8 @@ Called by ``plan.rollout`` for services of kind ``model``, and by the simulator 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import ceil, inf, isfinite, sqrt
+from math import ceil, inf, isfinite, log, sqrt
+from statistics import NormalDist
 
 from tramontane.domain.load import EngineLoad
 from tramontane.plan.inference_demand import (
@@ -32,13 +33,9 @@ from tramontane.plan.inference_demand import (
 LOOK_S = 1.0
 RATE_MAX = 1e6
 """Requests per second above which nothing is reckoned any more."""
-SPARE = 1.65
-"""Slots are kept for this many standard deviations of chance: 95 % of it (square-root staffing)."""
-TAIL = 3.0
-"""The wait that 95 % stay below, over the mean wait: that of exponential waits."""
-MISSED_SHARE = 0.1
-"""Of the requests that come while there are too few instances, about half are late. So a tenth of
-all may, where the objective is that 95 % are in time."""
+OUTLASTED = 2.0
+"""Of the requests that come while there are too few instances, about one in two is late: so twice
+as many may come then as may be late."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +43,9 @@ class Objective:
     """What users are to notice of the load, and what may be spent on it."""
 
     first_token_s: float = 2.0
-    """95 % of the requests get their first token within this time."""
+    """Requests get their first token within this time …"""
+    late_share: float = 0.05
+    """… but for this share of them."""
     between_tokens_s: float = 0.2
     instances_min: int = 0
     instances_max: int = 5
@@ -119,7 +118,8 @@ def plan_inference_scale(
     """Return how many instances of a model there should be; total over all inputs."""
     low = max(objective.instances_min, 0)
     high = max(objective.instances_max, low, 1)
-    learned = learn(state.learned, _report(signals), MISSED_SHARE)
+    missed_share = OUTLASTED * _late_share(objective)
+    learned = learn(state.learned, _report(signals), missed_share)
     waiting = _open(signals)
     idle_s = max(objective.idle_s, 0.0)
     quiet_since = signals.last_active_at if signals.last_active_at is not None else -inf
@@ -154,17 +154,20 @@ def plan_inference_scale(
 
 
 def instances_for(
-    rate: float, objective: Objective, learned: Learned, slots: float, spare: float = 0.0
+    rate: float, objective: Objective, learned: Learned, slots: float, *, is_mean: bool = True
 ) -> int:
     """Return the fewest instances that keep the objective at an arrival rate, without bound.
 
-    Never fewer for a higher rate. ``spare`` is in standard deviations of the number of streams.
+    Never fewer for a higher rate. A mean rate needs spare slots for chance (square-root staffing);
+    one that was the highest within some time has its chance in it.
     """
     if not rate > 0:
         return 0
     rate = min(rate, RATE_MAX)
     per_instance = streams_per_instance(learned, slots, objective.between_tokens_s)
     streams = rate * residence_s(learned)
+    late = _late_share(objective)
+    spare = NormalDist().inv_cdf(1 - late) if is_mean else 0.0
     needed = max(ceil((streams + spare * sqrt(streams)) / per_instance), 1)
     reading = reading_s(learned)
     work = rate * reading
@@ -172,9 +175,14 @@ def instances_for(
     # Where reading alone takes all the time there is, more instances cannot keep the objective;
     # then prompts should at least not wait much longer than they take.
     patience = max(objective.first_token_s - reading, reading / 2, 1e-3)
-    while TAIL * _mean_wait_s(work / needed, reading, needed) > patience:
+    tail = -log(late)  # of exponential waits, over their mean
+    while tail * _mean_wait_s(work / needed, reading, needed) > patience:
         needed += max(needed // 8, 1)
     return needed
+
+
+def _late_share(objective: Objective) -> float:
+    return objective.late_share if 0.001 <= objective.late_share <= 0.5 else 0.05
 
 
 def _mean_wait_s(share: float, service_s: float, servers: int) -> float:
@@ -189,8 +197,8 @@ def _needed(objective: Objective, signals: Signals, learned: Learned, high: int)
     slots = _slots(signals)
     per_instance = streams_per_instance(learned, slots, objective.between_tokens_s)
     rate = min(rate_per_s(learned), RATE_MAX)
-    needed, reason = instances_for(rate, objective, learned, slots, SPARE), "demand"
-    foreseen = instances_for(learned.foreseen_per_s, objective, learned, slots)
+    needed, reason = instances_for(rate, objective, learned, slots), "demand"
+    foreseen = instances_for(learned.foreseen_per_s, objective, learned, slots, is_mean=False)
     if foreseen > needed:
         needed, reason = foreseen, "foreseen"
     # What already waits needs more only if it is still there when an instance has loaded.

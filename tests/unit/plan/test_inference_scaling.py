@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from tramontane.domain.load import EngineLoad
 from tramontane.plan.inference_demand import Learned, Line, Mean, Report, learn, start_s
 from tramontane.plan.inference_scaling import (
-    MISSED_SHARE,
     InferenceScaleDecision,
     InferenceScalingState,
     InstanceSignals,
@@ -22,6 +21,7 @@ from tramontane.plan.inference_scaling import (
     plan_inference_scale,
 )
 
+MISSED_SHARE = 0.1
 NOW = 1_800_000_000.0
 OBJECTIVE = Objective(first_token_s=2, between_tokens_s=0.2, instances_max=20, idle_s=60)
 SLOTS = 16
@@ -56,6 +56,10 @@ def play(
         decisions.append(plan_inference_scale(objective, signals, state, now))
         state = decisions[-1].state
     return decisions
+
+
+def peak(rate: float, objective: Objective, learned: Learned) -> int:
+    return instances_for(rate, objective, learned, SLOTS, is_mean=False)
 
 
 def test_constant_load_asks_for_one_number_and_keeps_to_it() -> None:
@@ -143,10 +147,29 @@ def test_who_goes_is_soonest_done_and_who_comes_back_was_on_its_way_out() -> Non
 
 
 def test_prompts_that_take_long_to_read_need_instances_that_slots_do_not() -> None:
-    streams_only = instances_for(3.0, OBJECTIVE, Learned(), SLOTS)
+    streams_only = peak(3.0, OBJECTIVE, Learned())
     reading = Learned(reading=Mean(total=50.0, count=50.0))  # a second each
     assert streams_only == 2
-    assert instances_for(3.0, OBJECTIVE, reading, SLOTS) >= 5
+    assert peak(3.0, OBJECTIVE, reading) >= 5
+
+
+def test_a_stricter_objective_needs_more_instances() -> None:
+    learned = Learned(reading=Mean(total=25.0, count=50.0))
+    strict = replace(OBJECTIVE, late_share=0.001)
+    assert instances_for(9.0, strict, learned, SLOTS) > instances_for(
+        9.0, OBJECTIVE, learned, SLOTS
+    )
+
+
+def test_what_was_needed_within_the_time_of_a_start_is_kept() -> None:
+    state = InferenceScalingState(wanted=((NOW - 19, 5),))
+    signals = Signals(
+        at=NOW, instances=[instance("i1", 3)], starts_s=(20.0,), last_active_at=NOW, slots=SLOTS
+    )
+    kept = plan_inference_scale(OBJECTIVE, signals, state, NOW)
+    assert (kept.instances, kept.reason) == (5, "kept")
+    over = plan_inference_scale(OBJECTIVE, replace(signals, at=NOW + 2), kept.state, NOW + 2)
+    assert (over.instances, over.reason) == (1, "demand")
 
 
 def test_streams_are_limited_by_the_pace_that_users_are_promised() -> None:
@@ -155,13 +178,13 @@ def test_streams_are_limited_by_the_pace_that_users_are_promised() -> None:
         for _ in range(3):
             pace = pace.with_point(running, 0.04 + 0.025 * running, 1.0)
     slow = Learned(pace=pace)  # 6 streams reach 200 ms
-    assert instances_for(3.0, OBJECTIVE, slow, SLOTS) == 4
-    assert instances_for(3.0, replace(OBJECTIVE, between_tokens_s=1), slow, SLOTS) == 2
+    assert peak(3.0, OBJECTIVE, slow) == 4
+    assert peak(3.0, replace(OBJECTIVE, between_tokens_s=1), slow) == 2
 
 
 def test_full_memory_counts_as_full_slots() -> None:
     kv = Learned(kv_streams=Mean(total=60.0, count=10.0))  # six streams fill it
-    assert instances_for(3.0, OBJECTIVE, kv, SLOTS) == 4
+    assert peak(3.0, OBJECTIVE, kv) == 4
 
 
 def test_reading_is_learned_from_who_did_not_wait_for_a_slot() -> None:
@@ -268,16 +291,18 @@ def test_whatever_is_reported_the_answer_is_within_bounds_and_removes_no_open_st
     rates=st.tuples(*[st.floats(min_value=0, max_value=1e4)] * 2),
     residence=st.floats(min_value=0.01, max_value=600),
     reading=st.floats(min_value=0, max_value=30),
-    spare=st.sampled_from([0.0, 1.65]),
+    is_mean=st.booleans(),
 )
 def test_more_requests_never_need_fewer_instances(
-    rates: tuple[float, float], residence: float, reading: float, spare: float
+    rates: tuple[float, float], residence: float, reading: float, is_mean: bool
 ) -> None:
     learned = Learned(
         residence=Mean(total=residence * 100, count=100.0),
         reading=Mean(total=reading * 100, count=100.0),
     )
-    fewer, more = (instances_for(rate, OBJECTIVE, learned, SLOTS, spare) for rate in sorted(rates))
+    fewer, more = (
+        instances_for(rate, OBJECTIVE, learned, SLOTS, is_mean=is_mean) for rate in sorted(rates)
+    )
     assert fewer <= more
 
 
