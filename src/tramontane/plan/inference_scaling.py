@@ -14,7 +14,7 @@ Called by ``plan.rollout`` for services of kind ``model``, and by the simulator 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import ceil, inf, isfinite, log, sqrt
+from math import ceil, exp, inf, isfinite, log, sqrt
 from statistics import NormalDist
 
 from tramontane.domain.load import EngineLoad
@@ -154,31 +154,43 @@ def plan_inference_scale(
 
 
 def instances_for(
-    rate: float, objective: Objective, learned: Learned, slots: float, *, is_mean: bool = True
+    rate: float, streams: float, objective: Objective, learned: Learned, slots: float
 ) -> int:
-    """Return the fewest instances that keep the objective at an arrival rate, without bound.
+    """Return the fewest instances that keep the objective, without bound.
 
-    Never fewer for a higher rate. A mean rate needs spare slots for chance (square-root staffing);
-    one that was the highest within some time has its chance in it.
+    Their slots hold the streams, and prompts that come at this rate are read in time. Never fewer
+    for more of either.
     """
-    if not rate > 0:
+    if not rate > 0 and not streams > 0:
         return 0
-    rate = min(rate, RATE_MAX)
+    rate = min(max(rate, 0.0), RATE_MAX)
     per_instance = streams_per_instance(learned, slots, objective.between_tokens_s)
-    streams = rate * residence_s(learned)
-    late = _late_share(objective)
-    spare = NormalDist().inv_cdf(1 - late) if is_mean else 0.0
-    needed = max(ceil((streams + spare * sqrt(streams)) / per_instance), 1)
+    needed = max(ceil(max(streams, 0.0) / per_instance), 1)
     reading = reading_s(learned)
     work = rate * reading
     needed = max(needed, int(work) + 1)
     # Where reading alone takes all the time there is, more instances cannot keep the objective;
     # then prompts should at least not wait much longer than they take.
     patience = max(objective.first_token_s - reading, reading / 2, 1e-3)
-    tail = -log(late)  # of exponential waits, over their mean
+    tail = -log(_late_share(objective))  # of exponential waits, over their mean
     while tail * _mean_wait_s(work / needed, reading, needed) > patience:
         needed += max(needed // 8, 1)
     return needed
+
+
+def streams_ahead(rate: float, open_now: float, objective: Objective, learned: Learned) -> float:
+    """Return how many streams there will be when an instance ordered now has loaded.
+
+    Those that are open now end one by one and others come at the mean rate, so their number moves
+    towards what that rate sustains, and chance adds to it (an M/M/∞ queue). After a long start only
+    the mean counts, with room for chance as in square-root staffing; after a short one, what is
+    open now.
+    """
+    stay_s = max(residence_s(learned), 1e-3)
+    mean = min(max(rate, 0.0), RATE_MAX) * stay_s
+    left = exp(-start_s(learned) / stay_s)
+    chance = NormalDist().inv_cdf(1 - _late_share(objective)) * sqrt(mean * (1 - left * left))
+    return mean + (open_now - mean) * left + chance
 
 
 def _late_share(objective: Objective) -> float:
@@ -197,8 +209,10 @@ def _needed(objective: Objective, signals: Signals, learned: Learned, high: int)
     slots = _slots(signals)
     per_instance = streams_per_instance(learned, slots, objective.between_tokens_s)
     rate = min(rate_per_s(learned), RATE_MAX)
-    needed, reason = instances_for(rate, objective, learned, slots), "demand"
-    foreseen = instances_for(learned.foreseen_per_s, objective, learned, slots, is_mean=False)
+    streams = streams_ahead(rate, _open(signals), objective, learned)
+    needed, reason = instances_for(rate, streams, objective, learned, slots), "demand"
+    peak = min(learned.foreseen_per_s, RATE_MAX)
+    foreseen = instances_for(peak, peak * residence_s(learned), objective, learned, slots)
     if foreseen > needed:
         needed, reason = foreseen, "foreseen"
     # What already waits needs more only if it is still there when an instance has loaded.

@@ -19,6 +19,7 @@ from tramontane.plan.inference_scaling import (
     Signals,
     instances_for,
     plan_inference_scale,
+    streams_ahead,
 )
 
 MISSED_SHARE = 0.1
@@ -59,7 +60,7 @@ def play(
 
 
 def peak(rate: float, objective: Objective, learned: Learned) -> int:
-    return instances_for(rate, objective, learned, SLOTS, is_mean=False)
+    return instances_for(rate, rate * STAY_S, objective, learned, SLOTS)
 
 
 def test_constant_load_asks_for_one_number_and_keeps_to_it() -> None:
@@ -154,11 +155,11 @@ def test_prompts_that_take_long_to_read_need_instances_that_slots_do_not() -> No
 
 
 def test_a_stricter_objective_needs_more_instances() -> None:
-    learned = Learned(reading=Mean(total=25.0, count=50.0))
+    learned = Learned(reading=Mean(total=40.0, count=50.0))
     strict = replace(OBJECTIVE, late_share=0.001)
-    assert instances_for(9.0, strict, learned, SLOTS) > instances_for(
-        9.0, OBJECTIVE, learned, SLOTS
-    )
+    assert peak(9.0, strict, learned) > peak(9.0, OBJECTIVE, learned)
+    spare, less = (streams_ahead(4.0, 32, each, learned) for each in (strict, OBJECTIVE))
+    assert spare > less > 32
 
 
 def test_what_was_needed_within_the_time_of_a_start_is_kept() -> None:
@@ -289,21 +290,36 @@ def test_whatever_is_reported_the_answer_is_within_bounds_and_removes_no_open_st
 
 @given(
     rates=st.tuples(*[st.floats(min_value=0, max_value=1e4)] * 2),
+    open_now=st.tuples(*[st.integers(min_value=0, max_value=10**5)] * 2),
     residence=st.floats(min_value=0.01, max_value=600),
     reading=st.floats(min_value=0, max_value=30),
-    is_mean=st.booleans(),
+    start=st.floats(min_value=0, max_value=600),
 )
-def test_more_requests_never_need_fewer_instances(
-    rates: tuple[float, float], residence: float, reading: float, is_mean: bool
+def test_more_load_never_needs_fewer_instances(
+    rates: tuple[float, float],
+    open_now: tuple[int, int],
+    residence: float,
+    reading: float,
+    start: float,
 ) -> None:
     learned = Learned(
         residence=Mean(total=residence * 100, count=100.0),
         reading=Mean(total=reading * 100, count=100.0),
+        start_s=start,
     )
     fewer, more = (
-        instances_for(rate, OBJECTIVE, learned, SLOTS, is_mean=is_mean) for rate in sorted(rates)
+        instances_for(
+            rate, streams_ahead(rate, streams, OBJECTIVE, learned), OBJECTIVE, learned, SLOTS
+        )
+        for rate, streams in zip(sorted(rates), sorted(open_now), strict=True)
     )
     assert fewer <= more
+
+
+def test_a_short_start_goes_by_what_is_open_and_a_long_one_by_what_comes() -> None:
+    short, long = Learned(start_s=0.1), Learned(start_s=100.0)
+    assert streams_ahead(1.0, 30, OBJECTIVE, short) == pytest.approx(30, abs=2)
+    assert streams_ahead(1.0, 30, OBJECTIVE, long) == pytest.approx(8 + 1.65 * 8**0.5, abs=0.1)
 
 
 @given(held=st.lists(st.integers(min_value=0, max_value=5000), min_size=2, max_size=2))
