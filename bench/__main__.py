@@ -9,7 +9,14 @@ from typing import Any
 
 from bench.report import Report, keep, render
 
-NAMES = ("gateway-vs-envoy", "inference-vs-litellm", "wake", "source-to-live", "footprint")
+NAMES = (
+    "gateway-vs-envoy",
+    "inference-vs-litellm",
+    "wake",
+    "source-to-live",
+    "footprint",
+    "autoscaler",
+)
 """In the order in which they run; each is a module of this package with a ``run``."""
 
 

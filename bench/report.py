@@ -55,6 +55,8 @@ class Report:
     """The first one without a unit is the benchmark's ``ratio``."""
     notes: Sequence[str] = ()
     raw: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    plots: Mapping[str, str] = field(default_factory=dict[str, str])
+    """SVG texts by name."""
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -114,6 +116,10 @@ def keep(report: Report, *, summary: bool) -> Path:
     if summary:
         text = json.dumps(found, indent=2, default=float) + "\n"
         (RESULTS / f"{report.name}.json").write_text(text)
+    for name, svg in report.plots.items():
+        at_once = raw.with_name(f"{raw.stem}-{name}.svg")
+        plot = RESULTS / f"{report.name}-{name}.svg" if summary else at_once
+        plot.write_text(svg)
     return raw
 
 

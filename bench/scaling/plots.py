@@ -54,7 +54,8 @@ def draw_course(title: str, demand: Line, counts: Mapping[str, Line]) -> str:
         parts.append(f'<line x1="{LEFT}" x2="{width - RIGHT}" y1="{y}" y2="{y}" stroke="#eee"/>')
         parts.append(f'<text x="20" y="{y + 4}">{value}</text>')
     for name, line in counts.items():
-        stepped = [point for a, b in pairwise(line) for point in (a, (b[0], a[1]))]
+        changes = [(a, b) for a, b in pairwise(line) if a[1] != b[1]]
+        stepped = [*line[:1], *(p for a, b in changes for p in ((b[0], a[1]), b)), *line[-1:]]
         points = place(stepped, bottom, height - 14, instances)
         parts.append(
             f'<polyline points="{points}" fill="none" stroke="{COLOURS[name]}" stroke-width="1.5"/>'
