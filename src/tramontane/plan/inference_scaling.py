@@ -19,6 +19,7 @@ from statistics import NormalDist
 
 from tramontane.domain.load import EngineLoad
 from tramontane.plan.inference_demand import (
+    STEP_S,
     Learned,
     Report,
     learn,
@@ -149,7 +150,7 @@ def plan_inference_scale(
             for each in signals.instances
             if each.name in leaving.union(retire) and not _streams(each)
         ),
-        recheck_at=now + LOOK_S if signals.instances or waiting else None,
+        recheck_at=_recheck_at(signals, now, None if low else quiet_since + idle_s),
     )
 
 
@@ -179,7 +180,7 @@ def instances_for(
 
 
 def streams_ahead(rate: float, open_now: float, objective: Objective, learned: Learned) -> float:
-    """Return how many streams there will be when an instance ordered now has loaded.
+    """Return how many streams there will be when one ordered at the next look has loaded.
 
     Those that are open now end one by one and others come at the mean rate, so their number moves
     towards what that rate sustains, and chance adds to it (an M/M/∞ queue). After a long start only
@@ -188,7 +189,7 @@ def streams_ahead(rate: float, open_now: float, objective: Objective, learned: L
     """
     stay_s = max(residence_s(learned), 1e-3)
     mean = min(max(rate, 0.0), RATE_MAX) * stay_s
-    left = exp(-start_s(learned) / stay_s)
+    left = exp(-(start_s(learned) + LOOK_S) / stay_s)
     chance = NormalDist().inv_cdf(1 - _late_share(objective)) * sqrt(mean * (1 - left * left))
     return mean + (open_now - mean) * left + chance
 
@@ -241,6 +242,15 @@ def _remember(
     since = now - start_s(learned)
     seen = [each for each in state.wanted if since < each[0] <= now and each[1] > needed]
     return InferenceScalingState(learned=learned, wanted=(*seen, (now, needed)))
+
+
+def _recheck_at(signals: Signals, now: float, sleep_at: float | None) -> float | None:
+    """Return when the answer may change by itself: while nothing is open, by the forecast alone."""
+    if _open(signals):
+        return now + LOOK_S
+    if not signals.instances:
+        return None
+    return now + STEP_S if sleep_at is None or not now < sleep_at < now + STEP_S else sleep_at
 
 
 def _recall(signals: Signals, missing: int) -> tuple[str, ...]:

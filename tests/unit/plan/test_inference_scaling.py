@@ -317,8 +317,8 @@ def test_more_load_never_needs_fewer_instances(
 
 
 def test_a_short_start_goes_by_what_is_open_and_a_long_one_by_what_comes() -> None:
-    short, long = Learned(start_s=0.1), Learned(start_s=100.0)
-    assert streams_ahead(1.0, 30, OBJECTIVE, short) == pytest.approx(30, abs=2)
+    short, long = Learned(start_s=0.0), Learned(start_s=100.0)
+    assert streams_ahead(1.0, 30, OBJECTIVE, short) == pytest.approx(30, abs=3)
     assert streams_ahead(1.0, 30, OBJECTIVE, long) == pytest.approx(8 + 1.65 * 8**0.5, abs=0.1)
 
 
