@@ -87,6 +87,10 @@ class Scaling:
     """Requests in progress that one instance should carry on average."""
     idle_s: float = 300.0
     """Without a request for this long, a service with ``instances_min`` 0 goes to zero."""
+    first_token_s: float | None = None
+    """Of a model: within this time nearly all answers should begin. None is the usual time."""
+    between_tokens_s: float | None = None
+    """Of a model: the pace that answers should keep."""
 
 
 @dataclass(frozen=True, kw_only=True)

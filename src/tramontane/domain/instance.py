@@ -52,7 +52,10 @@ INSTANCE_TRANSITIONS: dict[InstanceStatus, frozenset[InstanceStatus]] = {
             InstanceStatus.FAILED,
         }
     ),
-    InstanceStatus.DRAINING: frozenset({InstanceStatus.STOPPING, InstanceStatus.FAILED}),
+    # An instance that had become one too many is needed again before its last request has ended.
+    InstanceStatus.DRAINING: frozenset(
+        {InstanceStatus.HEALTHY, InstanceStatus.STOPPING, InstanceStatus.FAILED}
+    ),
     InstanceStatus.STOPPING: frozenset({InstanceStatus.STOPPED, InstanceStatus.FAILED}),
     InstanceStatus.STOPPED: frozenset(),
     InstanceStatus.FAILED: frozenset(),

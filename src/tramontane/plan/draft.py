@@ -14,7 +14,7 @@ from tramontane.domain.observation import Observation
 from tramontane.domain.service import Service
 from tramontane.domain.snapshot import Event, ServiceSnapshot
 from tramontane.plan.placement import Candidate
-from tramontane.plan.scaling import Demand, ScalingState
+from tramontane.plan.scaling import Demand, Remembered, ScalingState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,9 @@ class Draft:
     candidates: Mapping[DeploymentId, tuple[Candidate, ...]] = field(
         default_factory=dict[DeploymentId, tuple[Candidate, ...]]
     )
-    scaling_state: ScalingState = field(default_factory=ScalingState)
+    scaling_state: Remembered = field(default_factory=ScalingState)
+    recall: tuple[str, ...] = ()
+    """Instances on their way out that demand could use again."""
     look_again_at: float | None = None
 
     @property

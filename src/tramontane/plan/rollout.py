@@ -8,11 +8,13 @@ ready. If it cannot start, it fails and the old one stays. Nothing asks for what
 
 from dataclasses import replace
 
+from tramontane.domain.definition import ServiceKind
 from tramontane.domain.deployment import Deployment, DeploymentStatus
 from tramontane.domain.ids import InstanceId
 from tramontane.domain.instance import Instance, InstanceStatus
 from tramontane.domain.service import Service, ServiceStatus
 from tramontane.plan.draft import Draft
+from tramontane.plan.model_scaling import SCALED_IN, plan_model_scale
 from tramontane.plan.observing import START_ATTEMPTS
 from tramontane.plan.placement import Wish, consider, why_nowhere
 from tramontane.plan.scaling import Demand, plan_scale
@@ -176,8 +178,12 @@ def _wanted(draft: Draft) -> tuple[Draft, int]:
     if not draft.takes_requests:
         return draft, _wanted_unasked(service, deployment)
     demand = _demand_now(draft)
-    capacity = len(draft.having(CARRYING))
-    decision = plan_scale(deployment.definition.scaling, demand, capacity, context.now)
+    if deployment.definition.kind is ServiceKind.MODEL:
+        decision = plan_model_scale(draft, deployment, demand)
+        draft = replace(draft, recall=decision.recall)
+    else:
+        capacity = len(draft.having(CARRYING))
+        decision = plan_scale(deployment.definition.scaling, demand, capacity, context.now)
     draft = replace(draft, scaling_state=decision.state).looking_again(decision.recheck_at)
     if service.desired_instances is not None:
         return draft, service.desired_instances
@@ -281,6 +287,7 @@ def _hold(draft: Draft, deployment: Deployment, wanted: int) -> Draft:
     """Keep the serving deployment at its number."""
     for instance in draft.having(frozenset({InstanceStatus.UNHEALTHY}), deployment):
         draft = drain(draft, instance, "unhealthy")
+    draft = _recall(draft, deployment, wanted - len(draft.having(CARRYING, deployment)))
     carrying = draft.having(CARRYING, deployment)
     service, now = draft.service, draft.context.now
     if len(carrying) < wanted:
@@ -294,7 +301,25 @@ def _hold(draft: Draft, deployment: Deployment, wanted: int) -> Draft:
     # Those that serve nobody yet go first, youngest first; then the idlest.
     surplus = [*reversed(starting), *ready][: len(carrying) - wanted]
     for instance in surplus:
-        draft = drain(draft, instance, "scaled_in", cut=False)
+        draft = drain(draft, instance, SCALED_IN, cut=False)
+    return draft
+
+
+def _recall(draft: Draft, deployment: Deployment, missing: int) -> Draft:
+    """Let instances take requests again that were on their way out: no start is quicker."""
+    draining = draft.having(frozenset({InstanceStatus.DRAINING}), deployment)
+    by_id = {str(each.id): each for each in draining}
+    found = [by_id[each] for each in draft.recall if each in by_id]
+    for instance in found[: max(missing, 0)]:
+        draft = draft.with_instance(
+            replace(
+                instance,
+                status=InstanceStatus.HEALTHY,
+                reason="recalled",
+                draining_since=None,
+                drain_until=None,
+            )
+        ).saying(instance.id, "recalled", "it takes requests again instead of a new instance")
     return draft
 
 

@@ -5,7 +5,8 @@ three changes for what users of it suffer from: instances that are still startin
 capacity, so a slow start does not multiply itself; an instance that carries a request is never
 chosen away by an average; and zero is decided by the time since the last request, not by a window.
 
-Called by ``plan.service`` at every look; the caller keeps ``ScalingState`` between calls.
+Called by ``plan.rollout`` at every look; the caller keeps ``ScalingState`` between calls. Models
+are scaled by ``plan.inference_scaling``.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 from tramontane.domain.definition import Scaling
+from tramontane.domain.load import EngineLoad
+from tramontane.plan.inference_scaling import InferenceScalingState
 
 STABLE_S = 60.0
 PANIC_S = 6.0
@@ -40,6 +43,10 @@ class ScalingState:
     """In panic the count only grows."""
 
 
+Remembered = ScalingState | InferenceScalingState
+"""Of a service: the second one if it is a model."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Demand:
     """What the gateway saw of one service, newest last."""
@@ -52,7 +59,11 @@ class Demand:
     observed_since: float = 0.0
     """Before this nobody looked: no conclusion about idleness reaches further back."""
     in_progress_by_endpoint: tuple[tuple[str, int], ...] = ()
-    state: ScalingState = field(default_factory=ScalingState)
+    arrived: int = 0
+    """Requests that ever came, as far back as anybody looked."""
+    engines: tuple[EngineLoad, ...] = ()
+    """What the engines of a model say of themselves, if any does."""
+    state: Remembered = field(default_factory=ScalingState)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +92,8 @@ def plan_scale(scaling: Scaling, demand: Demand, capacity: int, now: float) -> S
     panic = _average(demand.samples, now, PANIC_S)
     wanted_stable = ceil(stable / scaling.concurrency)
     wanted_panic = ceil(panic / scaling.concurrency)
-    state = _panic(demand.state, wanted_panic, capacity, now)
+    before = demand.state if isinstance(demand.state, ScalingState) else ScalingState()
+    state = _panic(before, wanted_panic, capacity, now)
     floor = max(low, 1)
     if state.panic_until is not None:
         wanted, reason = max(state.panic_floor, capacity), "panic"

@@ -26,7 +26,7 @@ from tramontane.plan.rollout import (
     roll_out,
 )
 from tramontane.plan.routing import egress_of, renew_name, route_of
-from tramontane.plan.scaling import ScalingState
+from tramontane.plan.scaling import Remembered
 
 PHASES: tuple[Phase, ...] = (
     accept_builds,
@@ -58,7 +58,7 @@ class ServicePlan:
     egress: EgressRoute | None
     finished: bool
     """The service was deleted and nothing of it is left."""
-    scaling_state: ScalingState
+    scaling_state: Remembered
     look_again_at: float | None
     """No later than this (seconds since the epoch) the plan may come out differently."""
 

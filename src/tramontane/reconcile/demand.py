@@ -9,8 +9,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from tramontane.domain.ids import ServiceId
-from tramontane.domain.load import UpstreamLoad
-from tramontane.plan.scaling import STABLE_S, Demand, Sample, ScalingState
+from tramontane.domain.load import EngineLoad, UpstreamLoad
+from tramontane.plan.scaling import STABLE_S, Demand, Remembered, Sample, ScalingState
 
 REPORT_S = 1.0
 """How often the gateway reports; it is silent about upstreams that carry nothing."""
@@ -27,7 +27,10 @@ class _Seen:
     endpoints: dict[str, int] = field(default_factory=dict[str, int])
     waiting: bool = False
     last_active_at: float | None = None
-    state: ScalingState = field(default_factory=ScalingState)
+    arrived: int = 0
+    engines: tuple[EngineLoad, ...] = ()
+    engines_at: float = 0.0
+    state: Remembered = field(default_factory=ScalingState)
 
 
 class DemandTracker:
@@ -56,16 +59,24 @@ class DemandTracker:
         seen.samples.append(Sample(at=load.at, in_progress=load.in_progress))
         while seen.samples[0].at <= load.at - STABLE_S:
             seen.samples.popleft()
+        seen.arrived += load.issued
         if load.in_progress or load.issued:
             seen.last_active_at = load.at
         return load.in_progress != before
+
+    def record_engines(
+        self, service_id: ServiceId, engines: tuple[EngineLoad, ...], now: float
+    ) -> None:
+        """Take what the engines of a model say of themselves; it is believed for two reports."""
+        seen = self._seen(service_id)
+        seen.engines, seen.engines_at = engines, now
 
     def settle(self, service_id: ServiceId) -> None:
         """The held requests were let go: the service is reachable, or refuses them."""
         if service_id in self._services:
             self._services[service_id].waiting = False
 
-    def keep_state(self, service_id: ServiceId, state: ScalingState) -> None:
+    def keep_state(self, service_id: ServiceId, state: Remembered) -> None:
         """Remember what the scaling decision wants to find next time."""
         if state != ScalingState() or service_id in self._services:
             self._seen(service_id).state = state
@@ -89,12 +100,15 @@ class DemandTracker:
                 Sample(at=now - REPORT_S * step, in_progress=0.0)
                 for step in range(quiet - 1, -1, -1)
             ]
+        is_new = now - seen.engines_at <= 2.5 * REPORT_S
         return Demand(
             samples=tuple(samples),
             waiting=seen.waiting,
             last_active_at=seen.last_active_at,
             observed_since=self._observed_since,
             in_progress_by_endpoint=tuple(sorted(endpoints.items())),
+            arrived=seen.arrived,
+            engines=seen.engines if is_new else (),
             state=seen.state,
         )
 

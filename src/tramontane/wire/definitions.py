@@ -58,6 +58,8 @@ def definition_from_body(body: DefinitionBody) -> Definition:
             instances_max=body.scaling.max,
             concurrency=body.scaling.concurrency,
             idle_s=body.scaling.idle_s,
+            first_token_s=body.scaling.first_token_s,
+            between_tokens_s=body.scaling.between_tokens_s,
         ),
         resources=ResourceWishes(
             memory_bytes=body.resources.memory_bytes,
@@ -112,6 +114,8 @@ def body_from_definition(definition: Definition) -> DefinitionBody:
             max=definition.scaling.instances_max,
             concurrency=definition.scaling.concurrency,
             idle_s=definition.scaling.idle_s,
+            first_token_s=definition.scaling.first_token_s,
+            between_tokens_s=definition.scaling.between_tokens_s,
         ),
         resources=ResourcesBody(
             memory_bytes=definition.resources.memory_bytes,

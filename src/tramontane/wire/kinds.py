@@ -18,6 +18,7 @@ NEED_REQUESTS = (
     *(("probe", name) for name in ("path", "interval_s", "timeout_s", "failures_max")),
     *(("scaling", name) for name in ("concurrency", "idle_s")),
 )
+NEED_TOKENS = ("first_token_s", "between_tokens_s")
 
 
 def refuse_kind(kind: str) -> str:
@@ -40,6 +41,9 @@ def find_unfit(body: DefinitionBody) -> Iterator[Finding]:
         for name, value in body.engine.model_dump().items():
             if value is not None:
                 yield ("engine", name), "only a model is served by an engine: remove it"
+        for name in NEED_TOKENS:
+            if getattr(body.scaling, name) is not None:
+                yield ("scaling", name), "only a model answers in tokens: remove it"
     if body.models:
         yield from _find_unfit_with_models(body)
 

@@ -258,6 +258,8 @@ def _body(form: ServiceForm, shared_policy: Sequence[str]) -> tuple[dict[str, An
         max=form.scale.max,
         concurrency=form.scale.concurrency,
         idle_s=form.scale.idle,
+        first_token_s=form.scale.first_token,
+        between_tokens_s=form.scale.between_tokens,
     )
     low, high = form.scale.min, form.scale.max
     if low is not None and high is not None and low > high:

@@ -140,6 +140,12 @@ class ScaleForm(Form):
     idle: Annotated[
         Duration | None, Field(description="Without a request for this long, go to zero.")
     ] = None
+    first_token: Annotated[
+        Duration | None, Field(description="Of a model: nearly all answers begin within this time.")
+    ] = None
+    between_tokens: Annotated[
+        Duration | None, Field(description="Of a model: the pace that answers keep.")
+    ] = None
 
 
 class ResourcesForm(Form):

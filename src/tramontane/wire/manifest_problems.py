@@ -131,6 +131,8 @@ _NAMES: Mapping[str, str] = {
     "scaling": "scale",
     "drain_s": "drain",
     "idle_s": "idle",
+    "first_token_s": "first_token",
+    "between_tokens_s": "between_tokens",
     "grace_s": "grace",
     "interval_s": "interval",
     "timeout_s": "timeout",

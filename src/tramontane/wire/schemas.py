@@ -105,13 +105,17 @@ class ScalingBody(Request):
     """How many instances, and on what demand.
 
     If ``max`` is left out it is at least ``min``. Nobody asks for a worker: ``min`` of them run, 1
-    if left out, and ``max`` is ``min`` if left out.
+    if left out, and ``max`` is ``min`` if left out. A model is scaled so that nearly all answers
+    begin within ``first_token_s`` and keep a pace of ``between_tokens_s``, 2 s and 0.2 s if left
+    out; ``concurrency`` is then at most what one instance is given.
     """
 
     min: Annotated[int, Field(ge=0, le=1000)] = 0
     max: Annotated[int, Field(ge=1, le=1000)] = INSTANCES_MAX
     concurrency: Annotated[float, Field(gt=0, le=100000)] = 20.0
     idle_s: Annotated[float, Field(ge=1, le=604800)] = 300.0
+    first_token_s: Annotated[float, Field(ge=0.01, le=3600)] | None = None
+    between_tokens_s: Annotated[float, Field(ge=0.001, le=60)] | None = None
 
 
 class ResourcesBody(Request):

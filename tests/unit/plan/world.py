@@ -13,12 +13,13 @@ from tramontane.domain.definition import Definition, DirectorySource, Scaling, S
 from tramontane.domain.deployment import Deployment, DeploymentStatus
 from tramontane.domain.ids import CellId, DeploymentId, InstanceId, ServiceId
 from tramontane.domain.instance import LIVE, Instance
+from tramontane.domain.load import EngineLoad
 from tramontane.domain.observation import Observation, ObservedStatus
 from tramontane.domain.route import Refusal, Upstream, WaySockets
 from tramontane.domain.service import Service
 from tramontane.domain.snapshot import ServiceSnapshot
 from tramontane.plan.draft import Circumstances
-from tramontane.plan.scaling import Demand, Sample, ScalingState
+from tramontane.plan.scaling import Demand, Remembered, Sample, ScalingState
 from tramontane.plan.service import ServicePlan, plan_service
 
 START = 1_800_000_000.0
@@ -86,7 +87,9 @@ class World:
     waiting: bool = False
     last_active_at: float | None = None
     samples: list[Sample] = field(default_factory=list)
-    state: ScalingState = field(default_factory=ScalingState)
+    state: Remembered = field(default_factory=ScalingState)
+    arrived: int = 0
+    engines: tuple[EngineLoad, ...] = ()
     started: list[InstanceId] = field(default_factory=list)
     plan: ServicePlan | None = None
     ids: IdFactory = field(default_factory=counting_ids)
@@ -243,6 +246,8 @@ class World:
                 last_active_at=self.last_active_at,
                 observed_since=START,
                 in_progress_by_endpoint=tuple(sorted(self.load.items())),
+                arrived=self.arrived,
+                engines=self.engines,
                 state=self.state,
             ),
             memory_used={},

@@ -1,7 +1,7 @@
 """What is remembered of the gateway's reports."""
 
 from tramontane.domain.ids import ServiceId
-from tramontane.domain.load import EndpointLoad, UpstreamLoad
+from tramontane.domain.load import EndpointLoad, EngineLoad, UpstreamLoad
 from tramontane.reconcile.demand import DemandTracker
 
 SERVICE = ServiceId("svc_1")
@@ -49,3 +49,19 @@ def test_memory_is_bounded_by_the_stable_window() -> None:
     for second in range(1000):
         tracker.record_load(report(NOW + second, 1))
     assert len(tracker.demand(SERVICE, NOW + 999).samples) == 60
+
+
+def test_arrivals_are_counted_for_as_long_as_anybody_looks() -> None:
+    tracker = DemandTracker(NOW)
+    for second in range(100):
+        tracker.record_load(report(NOW + second, 1, issued=2))
+    assert tracker.demand(SERVICE, NOW + 99).arrived == 200
+    assert tracker.demand(SERVICE, NOW + 500).arrived == 200
+
+
+def test_what_an_engine_said_is_believed_for_two_reports() -> None:
+    tracker = DemandTracker(NOW)
+    said = (EngineLoad(endpoint="/run/a", running=2, queued=1, slots=4),)
+    tracker.record_engines(SERVICE, said, NOW)
+    assert tracker.demand(SERVICE, NOW + 2).engines == said
+    assert tracker.demand(SERVICE, NOW + 3).engines == ()

@@ -69,7 +69,14 @@ def test_full_manifest() -> None:
             "timeout_s": 0.5,
             "failures_max": 5,
         },
-        "scaling": {"min": 1, "max": 8, "concurrency": 2.5, "idle_s": 5400.0},
+        "scaling": {
+            "min": 1,
+            "max": 8,
+            "concurrency": 2.5,
+            "idle_s": 5400.0,
+            "first_token_s": None,
+            "between_tokens_s": None,
+        },
         "resources": {"memory_bytes": 512 * 1024**2, "cpus": 0.5, "processes_max": 64},
         "engine": {"context_tokens": None, "parallel": None},
         "egress": [
@@ -96,6 +103,21 @@ def test_a_model_is_sized_by_the_platform_unless_its_manifest_says_how() -> None
     (web,) = read_manifest(b"resources: {cpu: 2}").services
     resources = web.definition.resources
     assert (resources.memory_bytes, resources.cpus) == (512 * 1024**2, 2)
+
+
+def test_a_model_says_what_its_users_are_to_notice() -> None:
+    raw = b"model: tiny\nscale: {first_token: 500ms, between_tokens: 50ms}\n"
+    scaling = read_manifest(raw).services[0].definition.scaling
+    assert (scaling.first_token_s, scaling.between_tokens_s) == (0.5, 0.05)
+    assert "scale.first_token: only a model answers in tokens" in message(
+        b"scale: {first_token: 2s}"
+    )
+    assert "scale.between_tokens: only a model answers in tokens" in message(
+        b"kind: worker\nscale: {between_tokens: 2s}"
+    )
+    assert "scale.first_token: expected at least" in message(
+        b"model: tiny\nscale: {first_token: 0}"
+    )
 
 
 def test_only_a_model_has_an_engine() -> None:
