@@ -54,6 +54,7 @@ class Ours:
             instances=min(decision.instances, INSTANCES_MAX),
             retire=decision.retire,
             recall=decision.recall,
+            remove=decision.remove,
         )
 
     def _see(self, instance: Instance, now: float) -> InstanceSignals:

@@ -59,12 +59,17 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Orders:
-    """What to do. Names in ``retire`` and ``recall`` are instances; None leaves it to the runtime,
-    which starts what is missing and takes away the newest."""
+    """What to do. Names are those of instances.
+
+    With ``retire`` None it is left to the runtime, which lets the newest end their requests within
+    the grace and takes them away. Else nothing is taken away but what is named in ``remove``, and
+    that with all that it has.
+    """
 
     instances: int
     retire: Sequence[str] | None = None
     recall: Sequence[str] = ()
+    remove: Sequence[str] = ()
 
 
 class Policy(Protocol):
@@ -194,21 +199,22 @@ class Simulation:
         instance.settle()
         ended = before - instance.open
         self._count(-ended)
-        if instance.kill_at <= self.now or (instance.retiring and not instance.open):
-            lost = instance.cut()
-            self.cut += lost
-            self._count(-lost)
-            self._remove(instance)
-            return ended + lost
+        is_over = instance.kill_at <= self.now
+        if is_over or (instance.retiring and not instance.open and instance.kill_at < inf):
+            return ended + self._remove(instance)
         self._plan(instance)
         while self.held and self._send(self.held[0]):
             self.held.popleft()
         return ended
 
-    def _remove(self, instance: Instance) -> None:
+    def _remove(self, instance: Instance) -> int:
+        lost = instance.cut()
+        self.cut += lost
+        self._count(-lost)
         self.instances.remove(instance)
         del self._versions[instance.name]
         self._pay(instance)
+        return lost
 
     def _pay(self, instance: Instance) -> None:
         self.instance_s += max(self.now - max(instance.ordered_at, WARM_S), 0.0)
@@ -245,10 +251,11 @@ class Simulation:
         if orders.retire is None:
             # As a ReplicaSet does: those that are not ready first, then the newest.
             ranked = sorted(kept, key=lambda each: (each.ready_at <= self.now, -each.ordered_at))
-            retire = ranked[: max(len(kept) - wanted, 0)]
-        else:
-            retire = [each for each in kept if each.name in orders.retire]
-        return sum(self._retire(each) for each in retire)
+            return sum(self._retire(each) for each in ranked[: max(len(kept) - wanted, 0)])
+        for each in kept:
+            each.retiring = each.name in orders.retire
+        gone = [each for each in self.instances if each.name in orders.remove]
+        return sum(self._remove(each) for each in gone)
 
     def _start(self) -> None:
         load_s = self.engine.load_s * self._random.uniform(1 - LOAD_SPREAD, 1 + LOAD_SPREAD)
@@ -266,8 +273,7 @@ class Simulation:
     def _retire(self, instance: Instance) -> int:
         instance.retiring = True
         if not instance.open:
-            self._remove(instance)
-            return 0
+            return self._remove(instance)
         instance.kill_at = self.now + self.policy.grace_s
         self._plan(instance)
         return 0

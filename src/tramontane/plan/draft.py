@@ -44,6 +44,8 @@ class Draft:
         default_factory=dict[DeploymentId, tuple[Candidate, ...]]
     )
     scaling_state: Remembered = field(default_factory=ScalingState)
+    retire: tuple[str, ...] = ()
+    """Instances to let go first, if some have to."""
     recall: tuple[str, ...] = ()
     """Instances on their way out that demand could use again."""
     look_again_at: float | None = None

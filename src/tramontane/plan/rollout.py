@@ -180,7 +180,7 @@ def _wanted(draft: Draft) -> tuple[Draft, int]:
     demand = _demand_now(draft)
     if deployment.definition.kind is ServiceKind.MODEL:
         decision = plan_model_scale(draft, deployment, demand)
-        draft = replace(draft, recall=decision.recall)
+        draft = replace(draft, retire=decision.retire, recall=decision.recall)
     else:
         capacity = len(draft.having(CARRYING))
         decision = plan_scale(deployment.definition.scaling, demand, capacity, context.now)
@@ -299,7 +299,8 @@ def _hold(draft: Draft, deployment: Deployment, wanted: int) -> Draft:
     starting = [each for each in carrying if each.status in COMING]
     ready = _idlest(draft, draft.having(READY, deployment))
     # Those that serve nobody yet go first, youngest first; then the idlest.
-    surplus = [*reversed(starting), *ready][: len(carrying) - wanted]
+    ranked = sorted([*reversed(starting), *ready], key=lambda each: each.id not in draft.retire)
+    surplus = ranked[: len(carrying) - wanted]
     for instance in surplus:
         draft = drain(draft, instance, SCALED_IN, cut=False)
     return draft

@@ -77,6 +77,24 @@ def test_every_request_ends_or_is_cut_and_ours_cuts_none(make: type[Policy]) -> 
     assert outcome.instance_s > 0
 
 
+class Hasty:
+    """Takes its first instance away while it answers."""
+
+    name = "hasty"
+    grace_s = float("inf")
+
+    def decide(self, view: View) -> Orders:
+        first = [each.name for each in view.instances if view.now == 30]
+        return Orders(instances=1, retire=first, remove=first)
+
+
+def test_whoever_removes_an_instance_that_answers_has_cut_it() -> None:
+    trace = [request(at=0.0, generated=500), request(at=0.0, generated=50)]
+    outcome = Simulation(ENGINE, Hasty(), 1).run(trace, 2.0, 0.2)
+    assert outcome.cut == 1
+    assert [each.cut for each in trace] == [True, False]
+
+
 def test_a_run_is_repeated_to_the_last_digit() -> None:
     outcomes = [
         Simulation(CPU, Ours(OBJECTIVE), 3).run(generate(poisson(0.4), CHAT, 3)[:300], 2.0, 0.2)
