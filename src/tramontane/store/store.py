@@ -8,6 +8,7 @@ from pathlib import Path
 from tramontane.store.cells import Cells
 from tramontane.store.database import Database, parse_url, sqlite_url
 from tramontane.store.events import Events
+from tramontane.store.files import Files
 from tramontane.store.leases import Leases
 from tramontane.store.migration import migrate
 from tramontane.store.projects import Projects
@@ -32,6 +33,7 @@ class Store(
     Tokens,
     UsageLedger,
     Sources,
+    Files,
     Retention,
     Settings,
     Leases,

@@ -163,6 +163,21 @@ SOURCES = Table(
     Column("created_at", Double, nullable=False),
 )
 
+FILES = Table(
+    "files",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, ForeignKey("projects.name", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("lines", BigInteger, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, index=True),
+    Index(None, "project", "created_at", "id"),
+)
+
 SETTINGS = Table(
     "settings",
     METADATA,
