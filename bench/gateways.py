@@ -50,7 +50,10 @@ async def run_gateway(
     """Run the gateway with these routes until the block ends."""
     port, clock = free_port(), SystemClock()
     options = GatewayOptions(
-        port=port, access_log=directory / "access.log", egress_log=directory / "egress.log"
+        port=port,
+        access_log=directory / "access.log",
+        egress_log=directory / "egress.log",
+        files_socket=directory / "files.sock",
     )
     paths = EnvoyPaths(directory=directory / "envoy", sockets=directory)
     rejections: list[Rejection] = []

@@ -16,10 +16,12 @@ from tramontane.gateway.bodies import (
     TEXT_PATHS,
     make_json_requests_only,
 )
-from tramontane.gateway.descriptors import Json, typed
+from tramontane.gateway.descriptors import Json
+from tramontane.gateway.files import make_file_routes
 from tramontane.gateway.grants import JWT_METADATA, LISTED, RESTRICTED, make_shown, refused
 from tramontane.gateway.replies import INFERENCE_HOST
 from tramontane.gateway.services import (
+    KEYED,
     error,
     make_action,
     make_answer,
@@ -31,10 +33,6 @@ from tramontane.gateway.services import (
 )
 
 PATHS = (*TEXT_PATHS, "/v1/responses", "/v1/embeddings", "/v1/rerank")
-
-KEYED = typed(
-    "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig", requirement_name="required"
-)
 
 NO_MODEL = openai_error(
     "model_not_found",
@@ -55,6 +53,7 @@ def make_inference_host(routes: Iterable[ServiceRoute]) -> Json:
             *(_make_model_route(route, path) for route in models for path in PATHS),
             *(_make_no_model(path) for path in PATHS),
             *_make_catalogue(models),
+            *make_file_routes(),
             {
                 "match": {"path_separated_prefix": "/v1"},
                 **make_answer(404, openai_error("not_found", "there is no such path under /v1")),

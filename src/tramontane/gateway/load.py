@@ -24,6 +24,7 @@ from tramontane.gateway.calls import OpenCalls
 from tramontane.gateway.clusters import read_upstream_name
 from tramontane.gateway.descriptors import Schema
 from tramontane.gateway.egress import is_egress
+from tramontane.gateway.files import CLUSTER as FILES
 
 SERVICE = "envoy.service.load_stats.v3.LoadReportingService"
 
@@ -74,7 +75,7 @@ def _read_report(request: Any, at: float) -> list[UpstreamLoad]:
     endpoints: dict[str, list[EndpointLoad]] = {}
     intervals: dict[str, float] = {}
     for stats in request.cluster_stats:
-        if stats.cluster_name == CONTROL_PLANE or is_egress(stats.cluster_name):
+        if stats.cluster_name in {CONTROL_PLANE, FILES} or is_egress(stats.cluster_name):
             continue
         # An alias of an earlier generation counts for the upstream whose endpoints it shares.
         name = read_upstream_name(stats.cluster_service_name or stats.cluster_name)

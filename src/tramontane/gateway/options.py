@@ -17,6 +17,8 @@ class GatewayOptions:
     """One JSON line per request to a service or model; never bodies, queries or credentials."""
     egress_log: Path
     """One JSON line per request of an instance to the outside, allowed or denied."""
+    files_socket: Path
+    """Where the control plane answers for files and batches under ``/v1``."""
     load_interval_s: float = 1.0
     body_max_bytes: int = 32 * 1024 * 1024
     """Largest request under ``/v1``, where the body must be read before it can be routed."""

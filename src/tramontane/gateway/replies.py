@@ -1,11 +1,12 @@
 """What Envoy says when it answers by itself: small JSON bodies with stable codes. Pure.
 
-Two shapes, chosen by the virtual host: ``{"error": {"code", "message"}}`` for apps, OpenAI's for
-inference. Called by ``gateway.listeners``.
+Three shapes: ``{"error": {"code", "message"}}`` for apps, on the host of inference OpenAI's, and
+there under Mistral's own paths Mistral's. Called by ``gateway.listeners``.
 """
 
 from tramontane.gateway.descriptors import Json, named
-from tramontane.gateway.services import error, openai_error, openai_kind
+from tramontane.gateway.files import BATCH_JOBS, CLUSTER
+from tramontane.gateway.services import error, mistral_error, openai_error, openai_kind
 
 INFERENCE_HOST = "inference"
 """Name of the virtual host that answers under ``/v1`` on every host that is no service."""
@@ -49,6 +50,12 @@ MEANINGS: tuple[tuple[str, int, str, str], ...] = (
         "the service did not start in time; trying again may succeed",
     ),
     (
+        f'response.code == 503 && xds.cluster_name == "{CLUSTER}"',
+        503,
+        "control_plane_unavailable",
+        "files and batches cannot be reached for the moment; trying again may succeed",
+    ),
+    (
         "response.code == 503",
         503,
         "instance_unreachable",
@@ -72,8 +79,14 @@ def make_local_replies() -> Json:
     """Return the ``local_reply_config`` of the users' listener."""
     # A route's fixed answer is already what it should be.
     mappers = [make_passage()]
+    inference = f'xds.virtual_host_name == "{INFERENCE_HOST}"'
+    jobs = f'{inference} && request.path.startsWith("{BATCH_JOBS}")'
     mappers += [
-        _make_mapper(f'xds.virtual_host_name == "{INFERENCE_HOST}" && {when}', status, body)
+        _make_mapper(f"{jobs} && ({when})", status, mistral_error(code, message, status))
+        for when, status, code, message in MEANINGS
+    ]
+    mappers += [
+        _make_mapper(f"{inference} && ({when})", status, body)
         for when, status, code, message in MEANINGS
         for body in [openai_error(code, message, kind=openai_kind(status))]
     ]

@@ -39,6 +39,7 @@ from tramontane.gateway.egress import (
     make_egress_routes,
     route_name,
 )
+from tramontane.gateway.files import make_file_cluster
 from tramontane.gateway.inference import make_inference_host
 from tramontane.gateway.keys import KEY_FILTERS, make_key_filters
 from tramontane.gateway.listeners import RESERVED_HEADERS, SERVICES, make_service_listener
@@ -111,6 +112,7 @@ class Resources:
         self._cluster_class = schema.message_class(CLUSTER_MESSAGE)
         self._cluster_form = schema.encode(CLUSTER_MESSAGE, make_cluster("name"))
         self._head = schema.encode("envoy.config.route.v3.RouteConfiguration", ROUTES_HEAD)
+        self._put(types.CLUSTER, make_file_cluster(str(options.files_socket)))
         self._put(types.LISTENER, make_service_listener(options))
 
     def replace(

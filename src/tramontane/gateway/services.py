@@ -12,6 +12,11 @@ from tramontane.gateway.bodies import JSON_FILTER, READING, TEXT_PATHS, make_jso
 from tramontane.gateway.descriptors import Json, typed
 from tramontane.gateway.grants import JWT_METADATA, refused
 
+KEYED = typed(
+    "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig", requirement_name="required"
+)
+"""For a host or route that nobody passes without a key."""
+
 START_DEADLINE_S = 60.0
 """The listener's own; hosts that differ say so. Saying it a thousand times would cost time."""
 
@@ -23,10 +28,7 @@ def make_service_host(route: ServiceRoute, domain: str) -> Json:
     if route.model is not None:
         filters |= READING
     if route.key_required:
-        filters[JWT_METADATA] = typed(
-            "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig",
-            requirement_name="required",
-        )
+        filters[JWT_METADATA] = KEYED
     return {
         "name": f"{route.project}/{route.service}",
         "domains": [name, f"{name}:*"],
@@ -104,6 +106,18 @@ def error(code: str, message: str) -> Json:
 def openai_error(code: str, message: str, *, kind: str = "invalid_request_error") -> Json:
     """Return the error body that OpenAI's clients understand."""
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def mistral_error(code: str, message: str, status: int) -> Json:
+    """Return the error body that Mistral's API gives."""
+    return {
+        "object": "error",
+        "message": message,
+        "type": openai_kind(status),
+        "param": None,
+        "code": code,
+        "raw_status_code": status,
+    }
 
 
 def openai_kind(status: int) -> str:

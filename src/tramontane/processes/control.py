@@ -47,6 +47,7 @@ from tramontane.gateway.server import Rejection
 from tramontane.metering.allowances import Allowances
 from tramontane.processes.arguments import Address, ControlArguments, parse_control_arguments
 from tramontane.processes.artifacts import ArtifactMaker
+from tramontane.processes.files import Files
 from tramontane.processes.gpus import facts_of, find_gpus
 from tramontane.processes.interpreter import find_engine_files
 from tramontane.processes.layout import Layout, open_layout, open_run
@@ -150,6 +151,7 @@ class Control:
         self._store = store
         self._clock = SystemClock()
         self._sources = SourceFiles(layout.sources, random_id)
+        self._files = Files(layout, store, self._clock)
         self._stop = asyncio.Event()
         self._queue: NudgeQueue[ServiceId] = NudgeQueue(self._clock.monotonic)
         self._builds: NudgeQueue[DeploymentId] = NudgeQueue(self._clock.monotonic)
@@ -173,7 +175,6 @@ class Control:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        bounds = self._bounds
         api_socket = listen(arguments.api, "--api")
         envoy = Envoy(paths=self._envoy_paths, options=EnvoyOptions(), clock=clock)
         envoy.adopt()
@@ -187,26 +188,23 @@ class Control:
         gateway = self._make_gateway()
         services = self._make_services(cell, runtime, gateway, self._make_access(issuer))
         builds = self._make_builds()
-        keys = KeyReconciler(
-            store=store,
-            public_jwk=issuer.public_jwk(),
-            issuer=issuer.issuer,
-            publish=gateway.publish_trust,
-            queue=self._keys,
-        )
+        keys = self._make_keys(issuer, gateway)
         garbage = self._make_garbage(cell, runtime)
         ledger = self._make_ledger(keys)
         api = self._make_api(
-            issuer, self._make_facts(envoy, garbage, bounds), {cell.id: runtime}, ledger.limit
+            issuer, self._make_facts(envoy, garbage), {cell.id: runtime}, ledger.limit
         )
 
         # What runs is known before anything is decided; Envoy is told only the whole truth.
         await services.adopt()
-        gateway.publish_bounds(bounds)
+        gateway.publish_bounds(self._bounds)
         gateway.publish_all(services.routes_now(), services.egress_now(), await keys.read_trust())
         await gateway.start()
         async with asyncio.TaskGroup() as group:
-            serving = group.create_task(api.serve(sockets=[api_socket]))
+            serving = (
+                group.create_task(api.serve(sockets=[api_socket])),
+                group.create_task(self._files.serve()),
+            )
             loops = [
                 group.create_task(each)
                 for each in (
@@ -215,10 +213,11 @@ class Control:
                     keys.run(),
                     garbage.run(),
                     ledger.run(),
+                    self._files.run(),
                     self._fetcher.run(),
                     envoy.watch(),
                     keep_rotating((layout.access_log, layout.egress_log), envoy.reopen_logs),
-                    keep_bounds(bounds, gateway.publish_bounds),
+                    keep_bounds(self._bounds, gateway.publish_bounds),
                 )
             ]
             await envoy.wait_ready(READY_S)
@@ -229,7 +228,8 @@ class Control:
             await self._stop.wait()
             log.info("stopping: a signal asked for it")
             api.should_exit = True
-            await serving
+            self._files.stop()
+            await asyncio.wait(serving)
             for task in loops:
                 task.cancel()
         await gateway.close()
@@ -266,6 +266,7 @@ class Control:
                 domain=DOMAIN,
                 access_log=layout.access_log,
                 egress_log=layout.egress_log,
+                files_socket=layout.files_socket,
             ),
         )
 
@@ -322,6 +323,15 @@ class Control:
             allowances=Allowances(self._layout.ledger),
             clock=self._clock,
             on_spent=keys.put_spent,
+        )
+
+    def _make_keys(self, issuer: TokenIssuer, gateway: Gateway) -> KeyReconciler:
+        return KeyReconciler(
+            store=self._store,
+            public_jwk=issuer.public_jwk(),
+            issuer=issuer.issuer,
+            publish=gateway.publish_trust,
+            queue=self._keys,
         )
 
     def _make_garbage(self, cell: Cell, runtime: Runtime) -> GarbageReconciler:
@@ -408,7 +418,7 @@ class Control:
             raise NotFound(f"service {service_id} was deleted while it was being built")
         return record.service.project
 
-    def _make_facts(self, envoy: Envoy, garbage: GarbageReconciler, bounds: EgressBounds) -> Facts:
+    def _make_facts(self, envoy: Envoy, garbage: GarbageReconciler) -> Facts:
         return Facts(
             version=__version__,
             home=str(self._layout.home),
@@ -416,7 +426,7 @@ class Control:
             gateway_address=self._arguments.gateway,
             started_at=self._clock.now(),
             envoy=envoy,
-            egress_allowed=describe_allowed(bounds.allowed),
+            egress_allowed=describe_allowed(self._bounds.allowed),
             garbage=garbage,
         )
 

@@ -90,6 +90,16 @@ class Layout:
         return self.home / "builds"
 
     @property
+    def files(self) -> Path:
+        """Contents of the files that projects keep: requests of batches and their results."""
+        return self.home / "files"
+
+    @property
+    def files_socket(self) -> Path:
+        """Where the gateway finds what answers for files and batches under ``/v1``."""
+        return self.run / "files.sock"
+
+    @property
     def weights(self) -> Path:
         """Files of models that were fetched."""
         return self.home / "weights"

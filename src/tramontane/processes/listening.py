@@ -55,6 +55,16 @@ def listen(address: Address, flag: str) -> socket.socket:
     return listening
 
 
+def listen_privately(path: Path) -> socket.socket:
+    """Return a socket that listens at a path, for processes of this user alone."""
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(path))
+    path.chmod(0o600)
+    listening.listen(1024)
+    return listening
+
+
 def check_free(address: Address, flag: str, *, adopted: int | None) -> None:
     """Raise ``Conflict`` unless the address is free, or the process that was adopted has it."""
     if adopted is not None:

@@ -133,6 +133,7 @@ class Bed:
             port=self.port,
             access_log=directory / "access.log",
             egress_log=directory / "egress.log",
+            files_socket=directory / "files.sock",
             load_interval_s=0.2,
         )
         self.options = replace(self.options, **options)  # pyright: ignore[reportArgumentType]

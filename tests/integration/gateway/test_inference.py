@@ -302,3 +302,47 @@ async def test_an_app_sees_its_own_credentials_but_no_platform_key(bed: Bed) -> 
     await bed.applied()
     answer = await bed.ask("web", headers={"authorization": f"Bearer {bed.signer.key()}"})
     assert answer.json()["error"]["code"] == "key_revoked"
+
+
+async def test_files_reach_the_control_plane_with_who_asks(bed: Bed) -> None:
+    server = await bed.serve("files.sock")
+    forged = {"x-tramontane-project": "other", "x-tramontane-key": "forged"}
+    async with bed.client() as client:
+        for path in ("/v1/files", "/v1/files/file_1/content", "/v1/batches", "/v1/batch/jobs/b"):
+            headers = {**forged, "authorization": f"Bearer {bed.signer.key(project='lab')}"}
+            said = (await client.get(f"{path}?limit=1", headers=headers)).json()
+            assert said["path"] == f"{path}?limit=1"
+            assert said["headers"]["x-tramontane-project"] == "lab"
+            assert said["headers"]["x-tramontane-key"] == "key_1"
+            assert "authorization" not in said["headers"]
+        assert len(server.seen) == 4
+        assert (await client.get("/v1/files", headers=forged)).status_code == 401
+        assert (await client.get("/v1/filesystem", headers=forged)).status_code == 404
+        assert len(server.seen) == 4
+
+
+async def test_a_file_larger_than_any_buffer_is_carried(bed: Bed) -> None:
+    await bed.serve("files.sock")
+    body = b"x" * (bed.options.body_max_bytes + 1)
+    headers = {"authorization": f"Bearer {bed.signer.key()}"}
+    async with bed.client() as client:
+        said = (await client.post("/v1/files", content=body, headers=headers)).json()
+    assert said["length"] == len(body)
+
+
+async def test_refusals_of_batches_have_each_api_s_shape(bed: Bed) -> None:
+    headers = {"authorization": f"Bearer {bed.signer.key()}"}
+    async with bed.client() as client:
+        away = await client.get("/v1/batches", headers=headers)
+        assert (away.status_code, code(away)) == (503, "control_plane_unavailable")
+        for answer, status, name in (
+            (await client.get("/v1/batch/jobs", headers=headers), 503, "control_plane_unavailable"),
+            (await client.get("/v1/batch/jobs"), 401, "invalid_api_key"),
+        ):
+            said = answer.json()
+            assert (answer.status_code, said["raw_status_code"], said["code"]) == (
+                status,
+                status,
+                name,
+            )
+            assert said["object"] == "error"

@@ -20,7 +20,11 @@ TRUST = KeyTrust(
     public_jwk='{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}',
     issuer="tramontane",
 )
-OPTIONS = GatewayOptions(access_log=Path("/tmp/access.log"), egress_log=Path("/tmp/egress.log"))
+OPTIONS = GatewayOptions(
+    access_log=Path("/tmp/access.log"),
+    egress_log=Path("/tmp/egress.log"),
+    files_socket=Path("/tmp/files.sock"),
+)
 
 
 def translate(name: str) -> dict[str, list[dict[str, Any]]]:

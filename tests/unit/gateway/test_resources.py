@@ -11,6 +11,7 @@ from tramontane.gateway.catalogue import CLUSTER, ENDPOINTS, ROUTES, Catalogue
 from tramontane.gateway.clusters import make_cluster
 from tramontane.gateway.descriptors import Schema
 from tramontane.gateway.envoy import EnvoyOptions, make_command
+from tramontane.gateway.files import CLUSTER as FILES
 from tramontane.gateway.resources import Resources
 
 SCHEMA = Schema()
@@ -31,6 +32,9 @@ class World:
 
     def put(self, target: Upstream | Refusal) -> None:
         self.resources.put_service(ServiceRoute(project="p", service="web", target=target))
+
+    def upstreams(self) -> list[str]:
+        return [name for name in self.catalogue.names(CLUSTER) if name != FILES]
 
     def cluster_of_route(self) -> str:
         routes = self.catalogue.get(ROUTES, "services")
@@ -57,7 +61,7 @@ def test_waking_changes_no_route(world: World) -> None:
     before = world.catalogue.get(ROUTES, "services")
     world.put(awake("web@1"))
     assert world.catalogue.get(ROUTES, "services") is before
-    assert world.catalogue.names(CLUSTER) == world.catalogue.names(ENDPOINTS) == ["web@1"]
+    assert world.upstreams() == world.catalogue.names(ENDPOINTS) == ["web@1"]
 
 
 def test_a_woken_cluster_is_encoded_as_it_is_described(world: World) -> None:
@@ -81,7 +85,7 @@ def test_a_name_that_was_answered_is_not_used_again(world: World) -> None:
     assert world.cluster_of_route() == "web@1+1"
     assert world.resources.on_wanted("web@1+1")
     assert world.wakes == ["web@1"]
-    assert world.catalogue.names(CLUSTER) == []
+    assert world.upstreams() == []
 
 
 def test_a_name_that_envoy_still_has_is_not_used_again(world: World) -> None:
@@ -101,7 +105,7 @@ def test_the_held_follow_to_the_next_generation(world: World) -> None:
     config = SCHEMA.decode("envoy.config.cluster.v3.Cluster", alias.body)
     assert config["eds_cluster_config"]["service_name"] == "web@2"
     world.put(asleep("web@3"))
-    assert world.catalogue.names(CLUSTER) == []
+    assert world.upstreams() == []
 
 
 def test_the_held_learn_why_the_start_failed(world: World) -> None:
@@ -119,7 +123,7 @@ def test_removing_a_service_leaves_nothing(world: World) -> None:
     world.put(awake("web@1"))
     world.resources.remove_service("p", "web")
     world.resources.remove_service("p", "never")
-    assert world.catalogue.names(CLUSTER) == world.catalogue.names(ENDPOINTS) == []
+    assert world.upstreams() == world.catalogue.names(ENDPOINTS) == []
 
 
 def test_no_limit_is_left_to_a_default(world: World) -> None:
