@@ -7,23 +7,18 @@ after its row is gone: a row always stands for a whole file, whatever is killed 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import ColumnElement, Connection, delete, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, delete, func, or_, select
 
-from tramontane.base.errors import NotFound
+from tramontane.base.errors import Conflict, NotFound
+from tramontane.domain.batch import BATCH_OVER
 from tramontane.domain.files import ProjectFile
+from tramontane.store.paging import Page, read_page
 from tramontane.store.part import Part
 from tramontane.store.projects import insert_project, lock_project
-from tramontane.store.tables import FILES
+from tramontane.store.rows import NAMES
+from tramontane.store.tables import BATCHES, FILES
 
-
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """Which part of a listing is wanted: behind an object, or so many objects further on."""
-
-    limit: int
-    after: str | None = None
-    offset: int = 0
-    newest_first: bool = True
+OVER_STATUSES = tuple(sorted(status.value for status in BATCH_OVER))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,27 +68,10 @@ class Files(Part):
         wanted = (FILES.c.project == project) & _is_there(now)
         if purpose is not None:
             wanted &= FILES.c.purpose == purpose
-        place = tuple_(FILES.c.created_at, FILES.c.id)
-        statement = select(FILES).where(wanted)
         with self._database.read() as connection:
-            if page.after is not None:
-                last = self._place(connection, project, page.after)
-                statement = statement.where(place < last if page.newest_first else place > last)
-            order = (
-                (FILES.c.created_at.desc(), FILES.c.id.desc())
-                if page.newest_first
-                else (FILES.c.created_at, FILES.c.id)
-            )
-            rows = connection.execute(
-                statement.order_by(*order).offset(page.offset).limit(page.limit + 1)
-            ).mappings()
-            files = [ProjectFile(**dict(row)) for row in rows]
-            total = connection.execute(select(func.count()).select_from(FILES).where(wanted))
-            return FilePage(
-                files=tuple(files[: page.limit]),
-                more=len(files) > page.limit,
-                total=total.scalar_one(),
-            )
+            found = read_page(connection, FILES, wanted, page)
+        files = tuple(ProjectFile(**dict(row)) for row in found.rows)
+        return FilePage(files=files, more=found.more, total=found.total)
 
     def sum_file_bytes(self, project: str) -> int:
         """Return what the files of a project take up."""
@@ -101,8 +79,16 @@ class Files(Part):
             return _sum_bytes(connection, project)
 
     def delete_file(self, project: str, file_id: str) -> None:
-        """Forget a file; raises ``NotFound``. Its content may go once this returns."""
+        """Forget a file; its content may go once this returns.
+
+        Raises ``NotFound``, or ``Conflict`` while a batch still needs it.
+        """
         with self._database.write() as connection:
+            # As ``add_batch`` does: whoever comes second sees the other.
+            lock_project(connection, project)
+            user = find_needed_files(connection).get(file_id)
+            if user is not None:
+                raise Conflict(f"file {file_id} is needed by batch {user}; cancel that first")
             result = connection.execute(
                 delete(FILES).where(FILES.c.id == file_id, FILES.c.project == project)
             )
@@ -110,27 +96,31 @@ class Files(Part):
             raise NotFound(f"there is no file {file_id} in project {project}")
 
     def forget_expired_files(self, now: float) -> int:
-        """Forget every file that has expired, and return how many those were."""
+        """Forget what has expired and no batch needs, and return how many files those were."""
         with self._database.observe() as connection:
-            result = connection.execute(delete(FILES).where(~_is_there(now)))
+            needed = list(find_needed_files(connection))
+            result = connection.execute(
+                delete(FILES).where(~_is_there(now), FILES.c.id.not_in(needed))
+            )
         return result.rowcount
 
     def list_known_files(self, file_ids: Collection[str]) -> frozenset[str]:
-        """Return those of these ids that rows name."""
+        """Return those of these ids that rows name, those that batches write included."""
         with self._database.read() as connection:
             found = connection.execute(select(FILES.c.id).where(FILES.c.id.in_(file_ids)))
-            return frozenset(found.scalars())
+            return frozenset(found.scalars()) | find_needed_files(connection).keys()
 
-    @staticmethod
-    def _place(connection: Connection, project: str, file_id: str) -> object:
-        row = connection.execute(
-            select(FILES.c.created_at, FILES.c.id).where(
-                FILES.c.id == file_id, FILES.c.project == project
-            )
-        ).first()
-        if row is None:
-            raise NotFound(f"there is no file {file_id} in project {project} to go on after")
-        return tuple_(row.created_at, row.id)
+
+def find_needed_files(connection: Connection) -> dict[str, str]:
+    """Return every file that a batch reads or writes until it is over, and which batch."""
+    statement = select(
+        BATCHES.c.id, BATCHES.c.input_files, BATCHES.c.output_file, BATCHES.c.error_file
+    ).where(BATCHES.c.status.not_in(OVER_STATUSES))
+    return {
+        file_id: row.id
+        for row in connection.execute(statement)
+        for file_id in (*NAMES.validate_json(row.input_files), row.output_file, row.error_file)
+    }
 
 
 def _is_there(now: float) -> ColumnElement[bool]:

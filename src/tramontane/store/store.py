@@ -5,6 +5,7 @@ All methods block on the database; asyncio code calls them with ``asyncio.to_thr
 
 from pathlib import Path
 
+from tramontane.store.batches import Batches
 from tramontane.store.cells import Cells
 from tramontane.store.database import Database, parse_url, sqlite_url
 from tramontane.store.events import Events
@@ -34,6 +35,7 @@ class Store(
     UsageLedger,
     Sources,
     Files,
+    Batches,
     Retention,
     Settings,
     Leases,

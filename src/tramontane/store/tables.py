@@ -178,6 +178,32 @@ FILES = Table(
     Index(None, "project", "created_at", "id"),
 )
 
+BATCHES = Table(
+    "batches",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, ForeignKey("projects.name", ondelete="CASCADE"), nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("model", Text),
+    Column("named", Boolean, nullable=False),
+    Column("input_files", Text, nullable=False),
+    Column("output_file", Text, nullable=False),
+    Column("error_file", Text, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("window_hours", Integer, nullable=False),
+    Column("results_kept_s", Double, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("status", Text, nullable=False, index=True),
+    Column("moments", Text, nullable=False),
+    Column("errors", Text, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("succeeded", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Index(None, "project", "created_at", "id"),
+)
+
 SETTINGS = Table(
     "settings",
     METADATA,

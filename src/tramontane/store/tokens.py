@@ -63,6 +63,14 @@ class Tokens(Part):
             return None
         return TokenRecord(token=token_from_row(row), last_used_at=row["last_used_at"])
 
+    def read_token(self, token_id: str) -> Token | None:
+        """Return the token with this id, revoked or not."""
+        with self._database.read() as connection:
+            row = (
+                connection.execute(select(TOKENS).where(TOKENS.c.id == token_id)).mappings().first()
+            )
+        return None if row is None else token_from_row(row)
+
     def list_tokens(self, project: str | None = None) -> list[TokenRecord]:
         """Return every token, or those of one project, oldest first."""
         statement = select(TOKENS).order_by(TOKENS.c.created_at, TOKENS.c.id)

@@ -28,7 +28,6 @@ from tramontane.domain.definition import (
     ServiceKind,
 )
 from tramontane.domain.deployment import DeploymentStatus
-from tramontane.domain.files import ProjectFile
 from tramontane.domain.ids import CellId, DeploymentId, InstanceId, ServiceId
 from tramontane.domain.instance import Instance, InstanceStatus
 from tramontane.domain.service import Service, ServiceStatus
@@ -37,7 +36,6 @@ from tramontane.domain.token import Scope, Token
 from tramontane.store import upgrade
 from tramontane.store.database import Database, parse_url, sqlite_url
 from tramontane.store.events import EVENTS_KEPT
-from tramontane.store.files import Page
 from tramontane.store.migration import HEAD, migrate, migrate_apart
 from tramontane.store.requests import KEPT_S, RequestKey
 from tramontane.store.services import Guard
@@ -665,53 +663,3 @@ def test_reads_see_one_moment(store: Store, ids: IdFactory, database: Path | str
         before = connection.execute(count).scalar()
         store.deploy("p", "other", make_definition(), now=1, ids=ids)
         assert connection.execute(count).scalar() == before
-
-
-def make_file(number: int, **values: object) -> ProjectFile:
-    base = ProjectFile(
-        id=f"file_{number}",
-        project="shop",
-        name="in.jsonl",
-        purpose="batch",
-        size_bytes=10,
-        lines=1,
-        digest=DIGEST,
-        created_at=float(number // 2),
-    )
-    return replace(base, **values)  # type: ignore[arg-type]
-
-
-def test_files_are_listed_in_order_also_those_of_one_moment(store: Store) -> None:
-    for number in range(6):
-        assert store.add_file(make_file(number))
-    page = store.list_files("shop", Page(limit=4), now=0.0)
-    assert [each.id for each in page.files] == ["file_5", "file_4", "file_3", "file_2"]
-    assert (page.more, page.total) == (True, 6)
-    rest = store.list_files("shop", Page(limit=4, after="file_2"), now=0.0)
-    assert [each.id for each in rest.files] == ["file_1", "file_0"]
-    assert not rest.more
-    with pytest.raises(NotFound):
-        store.list_files("elsewhere", Page(limit=4, after="file_2"), now=0.0)
-
-
-def test_two_uploads_at_once_share_the_room_of_a_project(store: Store) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        added = list(
-            pool.map(lambda n: store.add_file(make_file(n), project_bytes_max=35), range(16))
-        )
-    assert sum(added) == 3
-    assert store.sum_file_bytes("shop") == 30
-
-
-def test_expired_files_are_forgotten(store: Store) -> None:
-    store.add_file(make_file(1, expires_at=5.0))
-    store.add_file(make_file(2))
-    assert store.forget_expired_files(4.9) == 0
-    assert store.forget_expired_files(5.0) == 1
-    assert store.list_known_files(["file_1", "file_2", "file_3"]) == {"file_2"}
-
-
-def test_files_go_with_their_project(store: Store) -> None:
-    store.add_file(make_file(1))
-    store.delete_project("shop")
-    assert store.list_known_files(["file_1"]) == set()
