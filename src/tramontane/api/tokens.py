@@ -10,6 +10,7 @@ import hmac
 import json
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -87,29 +88,18 @@ class TokenIssuer:
         now = self._clock.now()
         token_id = self._ids("tok")
         expires_at = None if expires_in_s is None else now + expires_in_s
-        claims: dict[str, object] = {
-            "iss": self.issuer,
-            "sub": name,
-            "jti": token_id,
-            "project": project or "*",
-            "scope": scope.name.lower(),
-            "iat": int(now),
-        }
-        if models is not None:
-            claims["models"] = list(models)
-        if expires_at is not None:
-            claims["exp"] = int(expires_at)
-        text = PREFIX + self._sign(claims)
-        token = Token(
+        unsigned = Token(
             id=token_id,
             name=name,
             project=project,
             scope=scope,
-            token_hash=hash_token(text),
+            token_hash="",
             created_at=now,
             expires_at=expires_at,
             models=None if models is None else tuple(models),
         )
+        text = self._write(unsigned)
+        token = replace(unsigned, token_hash=hash_token(text))
         self._store.add_token(token, request=request)
         return token, text
 
@@ -142,6 +132,15 @@ class TokenIssuer:
             claims["exp"] = now + int(expires_in_s)
         return PREFIX + self._sign(claims)
 
+    def lend(self, token: Token, expires_in_s: float) -> str:
+        """Return a text that the gateway takes for this token until it expires, but the API not.
+
+        For work that goes on when its user is gone: it is accounted to the token, allows what that
+        allows, and ends when that is revoked.
+        """
+        now = self._clock.now()
+        return self._write(replace(token, created_at=now, expires_at=now + expires_in_s))
+
     def authenticate(self, text: str) -> Token:
         """Return what is known of a token; raises ``Unauthenticated`` if it is not valid now."""
         expected = hash_token(text)
@@ -170,6 +169,21 @@ class TokenIssuer:
         _, text = self.mint("administrator", project=None, scope=Scope.ADMIN)
         write_private(path, f"{text}\n")
         return text
+
+    def _write(self, token: Token) -> str:
+        claims: dict[str, object] = {
+            "iss": self.issuer,
+            "sub": token.name,
+            "jti": token.id,
+            "project": token.project or "*",
+            "scope": token.scope.name.lower(),
+            "iat": int(token.created_at),
+        }
+        if token.models is not None:
+            claims["models"] = list(token.models)
+        if token.expires_at is not None:
+            claims["exp"] = int(token.expires_at)
+        return PREFIX + self._sign(claims)
 
     def _sign(self, claims: dict[str, object]) -> str:
         header = {"alg": "EdDSA", "typ": "JWT", "kid": self._key_id}

@@ -151,12 +151,22 @@ class Control:
         self._store = store
         self._clock = SystemClock()
         self._sources = SourceFiles(layout.sources, random_id)
-        self._files = Files(layout, store, self._clock)
         self._stop = asyncio.Event()
         self._queue: NudgeQueue[ServiceId] = NudgeQueue(self._clock.monotonic)
         self._builds: NudgeQueue[DeploymentId] = NudgeQueue(self._clock.monotonic)
         self._keys: NudgeQueue[str] = NudgeQueue(self._clock.monotonic)
         self._demand = DemandTracker(self._clock.now())
+        self._issuer = TokenIssuer(
+            load_signing_key(layout.signing_key), store, self._clock, random_id
+        )
+        self._files = Files(
+            layout,
+            store,
+            self._clock,
+            issuer=self._issuer,
+            demand=self._demand,
+            gateway=arguments.gateway,
+        )
         self._feed = ServiceFeed()
         self._envoy_paths = EnvoyPaths(directory=layout.gateway, sockets=layout.run)
         self._bounds = self._decide_bounds()
@@ -183,17 +193,14 @@ class Control:
         layout.platform.unlink(missing_ok=True)
         await asyncio.to_thread(self._sources.remove_partial)
         runtime, cell = await self._make_cell()
-        issuer = TokenIssuer(load_signing_key(layout.signing_key), store, clock, random_id)
-        await asyncio.to_thread(issuer.ensure_admin_token, layout.credentials)
+        await asyncio.to_thread(self._issuer.ensure_admin_token, layout.credentials)
         gateway = self._make_gateway()
         services = self._make_services(cell, runtime, gateway, self._make_access(issuer))
         builds = self._make_builds()
-        keys = self._make_keys(issuer, gateway)
+        keys = self._make_keys(gateway)
         garbage = self._make_garbage(cell, runtime)
         ledger = self._make_ledger(keys)
-        api = self._make_api(
-            issuer, self._make_facts(envoy, garbage), {cell.id: runtime}, ledger.limit
-        )
+        api = self._make_api(self._make_facts(envoy, garbage), {cell.id: runtime}, ledger.limit)
 
         # What runs is known before anything is decided; Envoy is told only the whole truth.
         await services.adopt()
@@ -325,11 +332,11 @@ class Control:
             on_spent=keys.put_spent,
         )
 
-    def _make_keys(self, issuer: TokenIssuer, gateway: Gateway) -> KeyReconciler:
+    def _make_keys(self, gateway: Gateway) -> KeyReconciler:
         return KeyReconciler(
             store=self._store,
-            public_jwk=issuer.public_jwk(),
-            issuer=issuer.issuer,
+            public_jwk=self._issuer.public_jwk(),
+            issuer=self._issuer.issuer,
             publish=gateway.publish_trust,
             queue=self._keys,
         )
@@ -357,6 +364,7 @@ class Control:
         self._queue.nudge(service_id)
 
     def _on_load(self, load: UpstreamLoad) -> None:
+        self._files.batches.note_report()
         if self._demand.record_load(load):
             self._queue.nudge(service_of(load.upstream))
 
@@ -431,11 +439,7 @@ class Control:
         )
 
     def _make_api(
-        self,
-        issuer: TokenIssuer,
-        facts: Facts,
-        runtimes: dict[CellId, Runtime],
-        limited: Callable[[], None],
+        self, facts: Facts, runtimes: dict[CellId, Runtime], limited: Callable[[], None]
     ) -> ApiServer:
         arguments = self._arguments
 
@@ -453,7 +457,7 @@ class Control:
 
         parts = ApiParts(
             store=self._store,
-            tokens=issuer,
+            tokens=self._issuer,
             sources=self._sources,
             feed=self._feed,
             clock=self._clock,

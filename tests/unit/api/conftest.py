@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from shutil import copyfile
 
 import httpx
 import pytest
 from api_world import World, build_world
+from inference_world import InferenceWorld, make_inference_world
 
 from tramontane.store.store import open_store
 
@@ -31,3 +33,12 @@ def world(template: Path, tmp_path: Path) -> Iterator[World]:
 async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
     async with world.client() as client:
         yield client
+
+
+@pytest.fixture
+async def inference(template: Path, tmp_path: Path) -> AsyncIterator[InferenceWorld]:
+    """What answers files and batches, with nothing in it."""
+    store = open_store(Path(copyfile(template, tmp_path / "inference.db")))
+    async with make_inference_world(store, tmp_path / "files") as inference:
+        yield inference
+    store.close()

@@ -21,6 +21,7 @@ class InferenceWorld:
     client: httpx.AsyncClient
     parts: InferenceParts
     clock: FakeClock
+    nudged: list[str]
 
     async def upload(
         self, content: bytes = b"{}\n", fields: dict[str, str] | None = None
@@ -37,7 +38,9 @@ async def make_inference_world(
     store: Store, directory: Path, *, project: str = "shop", project_bytes_max: int = 1000
 ) -> AsyncIterator[InferenceWorld]:
     clock = FakeClock()
+    nudged: list[str] = []
     parts = InferenceParts(
+        nudge=nudged.append,
         store=store,
         contents=FileContents(directory),
         clock=clock,
@@ -49,4 +52,4 @@ async def make_inference_world(
     async with httpx.AsyncClient(
         transport=transport, base_url="http://gateway", headers=headers
     ) as client:
-        yield InferenceWorld(client, parts, clock)
+        yield InferenceWorld(client, parts, clock, nudged)

@@ -1,116 +1,104 @@
 """Files under /v1, asked as the gateway asks once it has checked a key."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
-from inference_world import InferenceWorld, make_inference_world
+from inference_world import InferenceWorld
 
 from tramontane.api.inference import files
-from tramontane.store.store import open_store
 
 
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[InferenceWorld]:
-    store = open_store(tmp_path / "tramontane.db")
-    async with make_inference_world(store, tmp_path / "files") as world:
-        yield world
-    store.close()
-
-
-def on_disk(world: InferenceWorld) -> list[str]:
-    directory = world.parts.contents.path("file_1").parent
+def on_disk(inference: InferenceWorld) -> list[str]:
+    directory = inference.parts.contents.path("file_1").parent
     return sorted(each.name for each in directory.iterdir()) if directory.exists() else []
 
 
-async def test_a_file_comes_back_as_it_went(world: InferenceWorld) -> None:
+async def test_a_file_comes_back_as_it_went(inference: InferenceWorld) -> None:
     content = b'{"a": 1}\n--not-a-boundary\r\n\r\n' * 3 + b"no end"
-    made = (await world.upload(content)).json()
+    made = (await inference.upload(content)).json()
     assert (made["bytes"], made["num_lines"], made["purpose"]) == (len(content), 10, "batch")
     assert made["expires_at"] == made["created_at"] + 30 * 86400
-    found = await world.client.get(f"/v1/files/{made['id']}")
+    found = await inference.client.get(f"/v1/files/{made['id']}")
     assert found.json() == {**made, "deleted": False}
-    read = await world.client.get(f"/v1/files/{made['id']}/content")
+    read = await inference.client.get(f"/v1/files/{made['id']}/content")
     assert read.content == content
-    assert world.parts.contents.path(made["id"]).stat().st_mode & 0o777 == 0o600
+    assert inference.parts.contents.path(made["id"]).stat().st_mode & 0o777 == 0o600
 
 
-async def test_other_purposes_stay_until_they_are_deleted(world: InferenceWorld) -> None:
-    made = (await world.upload(fields={"purpose": "user_data"})).json()
+async def test_other_purposes_stay_until_they_are_deleted(inference: InferenceWorld) -> None:
+    made = (await inference.upload(fields={"purpose": "user_data"})).json()
     assert made["expires_at"] is None
-    gone = await world.client.delete(f"/v1/files/{made['id']}")
+    gone = await inference.client.delete(f"/v1/files/{made['id']}")
     assert gone.json() == {"id": made["id"], "object": "file", "deleted": True}
-    assert on_disk(world) == []
-    again = await world.client.delete(f"/v1/files/{made['id']}")
+    assert on_disk(inference) == []
+    again = await inference.client.delete(f"/v1/files/{made['id']}")
     assert (again.status_code, again.json()["error"]["code"]) == (404, "not_found")
 
 
-async def test_an_expired_file_is_not_there(world: InferenceWorld) -> None:
+async def test_an_expired_file_is_not_there(inference: InferenceWorld) -> None:
     wanted = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
-    made = (await world.upload(fields=wanted)).json()
-    world.clock.advance(3599)
-    assert (await world.client.get(f"/v1/files/{made['id']}")).status_code == 200
-    world.clock.advance(1)
-    assert (await world.client.get(f"/v1/files/{made['id']}")).status_code == 404
-    assert (await world.client.get("/v1/files")).json()["data"] == []
+    made = (await inference.upload(fields=wanted)).json()
+    inference.clock.advance(3599)
+    assert (await inference.client.get(f"/v1/files/{made['id']}")).status_code == 200
+    inference.clock.advance(1)
+    assert (await inference.client.get(f"/v1/files/{made['id']}")).status_code == 404
+    assert (await inference.client.get("/v1/files")).json()["data"] == []
 
 
-async def test_pages_follow_each_other_in_both_ways(world: InferenceWorld) -> None:
+async def test_pages_follow_each_other_in_both_ways(inference: InferenceWorld) -> None:
     made = []
     for _ in range(5):
-        made.append((await world.upload()).json()["id"])
-        world.clock.advance(1)
-    await world.upload(fields={"purpose": "vision"})
+        made.append((await inference.upload()).json()["id"])
+        inference.clock.advance(1)
+    await inference.upload(fields={"purpose": "vision"})
     newest = made[::-1]
     seen: list[str] = []
     query = {"limit": 2, "purpose": "batch"}
     while True:
-        page = (await world.client.get("/v1/files", params=query)).json()
+        page = (await inference.client.get("/v1/files", params=query)).json()
         seen += [each["id"] for each in page["data"]]
         if not page["has_more"]:
             break
         query["after"] = page["last_id"]
     assert seen == newest
-    oldest = (await world.client.get("/v1/files?order=asc&purpose=batch")).json()
+    oldest = (await inference.client.get("/v1/files?order=asc&purpose=batch")).json()
     assert [each["id"] for each in oldest["data"]] == made
-    second = (await world.client.get("/v1/files?page=1&page_size=2&purpose=batch")).json()
+    second = (await inference.client.get("/v1/files?page=1&page_size=2&purpose=batch")).json()
     assert [each["id"] for each in second["data"]] == newest[2:4]
     assert second["total"] == 5
 
 
-async def test_a_project_sees_its_own_files_only(world: InferenceWorld) -> None:
-    made = (await world.upload()).json()["id"]
+async def test_a_project_sees_its_own_files_only(inference: InferenceWorld) -> None:
+    made = (await inference.upload()).json()["id"]
     other = {"x-tramontane-project": "elsewhere"}
     for method, path in (("GET", ""), ("GET", "/content"), ("DELETE", "")):
-        answer = await world.client.request(method, f"/v1/files/{made}{path}", headers=other)
+        answer = await inference.client.request(method, f"/v1/files/{made}{path}", headers=other)
         assert answer.status_code == 404
-    assert (await world.client.get("/v1/files", headers=other)).json()["data"] == []
-    assert (await world.client.get(f"/v1/files/{made}")).status_code == 200
+    assert (await inference.client.get("/v1/files", headers=other)).json()["data"] == []
+    assert (await inference.client.get(f"/v1/files/{made}")).status_code == 200
 
 
-async def test_a_key_of_every_project_has_no_files(world: InferenceWorld) -> None:
-    answer = await world.client.get("/v1/files", headers={"x-tramontane-project": "*"})
+async def test_a_key_of_every_project_has_no_files(inference: InferenceWorld) -> None:
+    answer = await inference.client.get("/v1/files", headers={"x-tramontane-project": "*"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
 
 
-async def test_a_full_project_takes_no_more(world: InferenceWorld) -> None:
-    assert (await world.upload(b"x" * 900)).status_code == 200
-    refused = await world.upload(b"x" * 101)
+async def test_a_full_project_takes_no_more(inference: InferenceWorld) -> None:
+    assert (await inference.upload(b"x" * 900)).status_code == 200
+    refused = await inference.upload(b"x" * 101)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "quota_exceeded")
-    assert len(on_disk(world)) == 1
-    assert (await world.upload(b"x" * 100)).status_code == 200
+    assert len(on_disk(inference)) == 1
+    assert (await inference.upload(b"x" * 100)).status_code == 200
 
 
 async def test_what_is_too_large_leaves_nothing(
-    world: InferenceWorld, monkeypatch: pytest.MonkeyPatch
+    inference: InferenceWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "FILE_BYTES_MAX", 100)
     monkeypatch.setattr(files, "BATCH_BYTES_MAX", 50)
     for content, purpose in ((b"x" * 101, "vision"), (b"x" * 51, "batch")):
-        refused = await world.upload(content, {"purpose": purpose})
+        refused = await inference.upload(content, {"purpose": purpose})
         assert (refused.status_code, refused.json()["error"]["code"]) == (413, "file_too_large")
-    assert on_disk(world) == []
-    assert (await world.upload(b"x" * 50)).status_code == 200
+    assert on_disk(inference) == []
+    assert (await inference.upload(b"x" * 50)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -124,12 +112,12 @@ async def test_what_is_too_large_leaves_nothing(
     ],
 )
 async def test_a_wrong_field_is_named(
-    world: InferenceWorld, options: dict[str, str], param: str
+    inference: InferenceWorld, options: dict[str, str], param: str
 ) -> None:
-    answer = await world.upload(b"x", options)
+    answer = await inference.upload(b"x", options)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
-    assert on_disk(world) == []
+    assert on_disk(inference) == []
 
 
 @pytest.mark.parametrize(
@@ -143,24 +131,26 @@ async def test_a_wrong_field_is_named(
     ],
 )
 async def test_what_is_no_form_is_refused(
-    world: InferenceWorld, content_type: str, body: bytes
+    inference: InferenceWorld, content_type: str, body: bytes
 ) -> None:
-    answer = await world.client.post(
+    answer = await inference.client.post(
         "/v1/files", content=body, headers={"content-type": content_type}
     )
     assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
-    assert on_disk(world) == []
+    assert on_disk(inference) == []
 
 
-async def test_fields_are_small(world: InferenceWorld) -> None:
-    answer = await world.upload(b"x", {"more": "x" * 70_000})
+async def test_fields_are_small(inference: InferenceWorld) -> None:
+    answer = await inference.upload(b"x", {"more": "x" * 70_000})
     assert answer.status_code == 400
     assert "too large" in answer.json()["error"]["message"]
 
 
-async def test_what_is_not_done_here_is_said(world: InferenceWorld) -> None:
-    made = (await world.upload()).json()["id"]
-    assert (await world.client.get(f"/v1/files/{made}/url")).status_code == 501
-    assert (await world.client.get("/v1/files?search=x")).json()["error"]["param"] == "search"
-    assert (await world.client.get("/v1/files?limit=0")).json()["error"]["param"] == "limit"
-    assert (await world.client.put("/v1/files")).status_code == 405
+async def test_what_is_not_done_here_is_said(inference: InferenceWorld) -> None:
+    made = (await inference.upload()).json()["id"]
+    assert (await inference.client.get(f"/v1/files/{made}/url")).status_code == 501
+    assert (await inference.client.get("/v1/files?search=x")).json()["error"]["param"] == "search"
+    assert (await inference.client.get("/v1/files?limit=0")).json()["error"]["param"] == "limit"
+    assert (await inference.client.put("/v1/files")).status_code == 405
+    for url in ("/v1/files/a%00", "/v1/files?after=a%00", "/v1/batch/jobs/%00"):
+        assert (await inference.client.get(url)).status_code in {400, 422}

@@ -18,7 +18,7 @@ from tramontane.base.errors import InvalidRequest, NotFound
 from tramontane.base.sizes import format_bytes
 from tramontane.domain.files import BATCH, BATCH_OUTPUT, ProjectFile
 from tramontane.store.contents import Incoming
-from tramontane.store.files import Page
+from tramontane.store.paging import Page
 
 FILE_BYTES_MAX = 512 * 1024**2
 BATCH_BYTES_MAX = 200 * 1024**2
@@ -44,18 +44,24 @@ async def create_file(request: Request, caller: Caller) -> Response:
         form = await receive_form(request, incoming.write)
         file = _make_file(file_id, form, incoming, caller)
         await asyncio.to_thread(incoming.finish)
+    await add_file(caller, file)
+    return JSONResponse(describe_file(file))
+
+
+async def add_file(caller: Caller, file: ProjectFile) -> None:
+    """Note a file whose content is in its place, or remove that if the project has no room."""
+    parts = caller.parts
     added = await asyncio.to_thread(
         parts.store.add_file, file, project_bytes_max=parts.project_bytes_max
     )
     if not added:
-        await asyncio.to_thread(parts.contents.remove, file_id)
+        await asyncio.to_thread(parts.contents.remove, file.id)
         raise Refused(
             f"the files of project {caller.project} may take up "
             f"{format_bytes(parts.project_bytes_max)} together; delete some",
             code="quota_exceeded",
             status=403,
         )
-    return JSONResponse(describe_file(file))
 
 
 async def list_files(request: Request, caller: Caller) -> Response:

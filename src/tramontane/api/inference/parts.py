@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tramontane.base.clock import Clock
-from tramontane.base.errors import Forbidden, Unauthenticated
+from tramontane.base.errors import Forbidden, InvalidRequest, Unauthenticated
 from tramontane.base.ids import IdFactory
 from tramontane.store.contents import FileContents
 from tramontane.store.store import Store
@@ -34,6 +34,8 @@ class InferenceParts:
     contents: FileContents
     clock: Clock
     ids: IdFactory
+    nudge: Callable[[str], None]
+    """Called after each change of a batch that a user asked for, with its id."""
     project_bytes_max: int = PROJECT_BYTES_MAX
     """What the files of one project may take up together."""
 
@@ -59,6 +61,8 @@ def with_caller(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     """Return an endpoint that lets in whom the gateway named."""
 
     async def endpoint(request: Request) -> Response:
+        if "\0" in request.scope["path"] or "%00" in request.url.query:
+            raise InvalidRequest("the URL holds a NUL character (%00), which no name may")
         return await handler(request, _read_caller(request))
 
     return endpoint
