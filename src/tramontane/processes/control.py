@@ -181,7 +181,7 @@ class Control:
 
     async def run(self) -> None:
         """Start everything, say so, and stay until SIGTERM or SIGINT."""
-        arguments, layout, store, clock = self._arguments, self._layout, self._store, self._clock
+        arguments, layout, clock = self._arguments, self._layout, self._clock
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
