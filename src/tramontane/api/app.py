@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from tramontane.api.documentation import PROBLEM, make_openapi, make_page
 from tramontane.api.gate import PREFIX, Gate
 from tramontane.api.handlers import (
+    batches,
     deployments,
     models,
     plans,
@@ -34,6 +35,7 @@ NOUNS = (
     tokens,
     streams,
     weights,
+    batches,
 )
 PAGE_HEADERS = {
     # Whatever a description may hold one day, this page runs nothing and loads nothing.

@@ -117,6 +117,8 @@ class ApiParts:
     ids: IdFactory
     nudge: Callable[[ServiceId], None]
     """Called after each change of the desired side, from any thread."""
+    nudge_batch: Callable[[str], None]
+    """The same for batches, with their id."""
     revoked: Callable[[str], None]
     """Called after a token was revoked, with its id, so that the gateway refuses it too."""
     limited: Callable[[], None]

@@ -5,9 +5,11 @@ from dataclasses import asdict
 from decimal import Decimal
 
 from tramontane.api.candidates import sizing_view
+from tramontane.domain.batch import Batch
 from tramontane.domain.cell import Cell
 from tramontane.domain.definition import ModelSource
 from tramontane.domain.deployment import Deployment
+from tramontane.domain.files import ProjectFile
 from tramontane.domain.ids import CellId, DeploymentId
 from tramontane.domain.instance import Instance
 from tramontane.domain.inventory import DiskUsage
@@ -23,11 +25,14 @@ from tramontane.store.records import ServiceRecord
 from tramontane.store.tokens import TokenRecord
 from tramontane.wire.definitions import view_from_definition
 from tramontane.wire.schemas import (
+    BatchErrorView,
+    BatchView,
     CellView,
     DeploymentView,
     DiskView,
     EventView,
     FactView,
+    FileView,
     InstanceView,
     LimitsView,
     ModelFactsView,
@@ -232,6 +237,41 @@ def limits_view(limits: Limits | None) -> LimitsView | None:
         streams=limits.streams,
         budget_eur=None if budget is None else Decimal(budget) / NANO,
         budget_period=limits.budget_period.value,
+    )
+
+
+def file_view(file: ProjectFile) -> FileView:
+    """Return a file without its content."""
+    return FileView(
+        id=file.id,
+        name=file.name,
+        purpose=file.purpose,
+        size_bytes=file.size_bytes,
+        lines=file.lines,
+        created_at=file.created_at,
+        expires_at=file.expires_at,
+    )
+
+
+def batch_view(batch: Batch) -> BatchView:
+    """Return a batch and how far it is."""
+    return BatchView(
+        id=batch.id,
+        status=batch.status.value,
+        endpoint=batch.endpoint,
+        key_id=batch.key_id,
+        total=batch.total,
+        succeeded=batch.succeeded,
+        failed=batch.failed,
+        errors=[
+            BatchErrorView(code=each.code, message=each.message, line=each.line)
+            for each in batch.errors
+        ],
+        input_files=list(batch.input_files),
+        output_file=batch.output_file,
+        error_file=batch.error_file,
+        created_at=batch.created_at,
+        expires_at=batch.expires_at,
     )
 
 

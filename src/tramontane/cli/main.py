@@ -43,6 +43,8 @@ COMMANDS = {
     "cells": Entry("tramontane.cli.resources:cells", "The places where instances can run."),
     "projects": Entry("tramontane.cli.resources:projects", "Workspaces and their policy."),
     "tokens": Entry("tramontane.cli.resources:tokens", "What opens the API and the models."),
+    "files": Entry("tramontane.cli.batches:files", "What a project's keys have uploaded."),
+    "batches": Entry("tramontane.cli.batches:batches", "Batches of requests to models."),
     "completion": Entry("tramontane.cli.completion:completion", "Print the shell's completion."),
 }
 

@@ -463,6 +463,7 @@ class Control:
             clock=self._clock,
             ids=random_id,
             nudge=self._queue.nudge,
+            nudge_batch=self._files.batches.queue.nudge,
             revoked=lambda _: self._keys.nudge(ALL),
             limited=limited,
             platform=facts,

@@ -151,6 +151,27 @@ def delete_project(project: str) -> Call:
     return _send("DELETE", "projects", project)
 
 
+def list_files(project: str) -> Call:
+    """The newest files of a project."""
+    return _get("projects", project, "files")
+
+
+def list_batches(project: str) -> Call:
+    """The newest batches of a project."""
+    return _get("projects", project, "batches")
+
+
+def get_batch(project: str, batch_id: str) -> Call:
+    """One batch."""
+    return _get("projects", project, "batches", batch_id)
+
+
+def cancel_batch(project: str, batch_id: str) -> Call:
+    """Send nothing more of a batch."""
+    call = _send("POST", "projects", project, "batches", batch_id, "cancel")
+    return replace(call, repeatable=True)
+
+
 def list_tokens() -> Call:
     """All tokens, without their secrets."""
     return _get("tokens")

@@ -24,11 +24,13 @@ from tramontane.wire import calls
 from tramontane.wire.calls import Call
 from tramontane.wire.exchange import Exchange, find_peer
 from tramontane.wire.schemas import (
+    BatchView,
     CellView,
     CreatedToken,
     DeploymentView,
     EventView,
     ExecView,
+    FileView,
     InstanceView,
     LogLine,
     ModelFactsView,
@@ -188,6 +190,10 @@ class Client:
     get_project = _fetches(calls.get_project, ProjectView)
     put_project = _fetches(calls.put_project, ProjectView)
     delete_project = _fetches(calls.delete_project, NoneType)
+    list_files = _fetches(calls.list_files, list[FileView])
+    list_batches = _fetches(calls.list_batches, list[BatchView])
+    get_batch = _fetches(calls.get_batch, BatchView)
+    cancel_batch = _fetches(calls.cancel_batch, BatchView)
     list_tokens = _fetches(calls.list_tokens, list[TokenView])
     create_token = _fetches(calls.create_token, CreatedToken)
     limit_token = _fetches(calls.limit_token, TokenView)
@@ -302,6 +308,10 @@ class AsyncClient:
     get_project = _afetches(calls.get_project, ProjectView)
     put_project = _afetches(calls.put_project, ProjectView)
     delete_project = _afetches(calls.delete_project, NoneType)
+    list_files = _afetches(calls.list_files, list[FileView])
+    list_batches = _afetches(calls.list_batches, list[BatchView])
+    get_batch = _afetches(calls.get_batch, BatchView)
+    cancel_batch = _afetches(calls.cancel_batch, BatchView)
     list_tokens = _afetches(calls.list_tokens, list[TokenView])
     create_token = _afetches(calls.create_token, CreatedToken)
     limit_token = _afetches(calls.limit_token, TokenView)

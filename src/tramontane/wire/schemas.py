@@ -16,11 +16,13 @@ NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
 """Service and project names are DNS labels (RFC 1123), short enough to stay readable in a host."""
 NAME_IN_WORDS = "a name of lower-case letters, digits and hyphens (at most 40, a letter first)"
 
+BATCH_ID_PATTERN = r"^batch_[a-z0-9]{1,60}$"
 TOKEN_ID_PATTERN = r"^tok_[a-z0-9]{1,60}$"  # noqa: S105 - no secret
 MODEL_NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._:/-]{0,126}[A-Za-z0-9])?$"
 """Of models and of other names that lead to one: what clients send as ``model``."""
 PATTERNS_IN_WORDS = {
     NAME_PATTERN: NAME_IN_WORDS,
+    BATCH_ID_PATTERN: "the id of a batch, such as batch_20mg7md4hrsehnn8",
     TOKEN_ID_PATTERN: "the id of a token, such as tok_20mg7md4hrsehnn8",
     MODEL_NAME_PATTERN: "the name of a model, such as assistant",
 }
@@ -507,6 +509,45 @@ class LimitsView(View):
     streams: int | None
     budget_eur: Decimal | None
     budget_period: str
+
+
+class FileView(View):
+    """A file that a key of the project uploaded, or that a batch wrote."""
+
+    id: str
+    name: str
+    purpose: str
+    size_bytes: int
+    lines: int
+    created_at: float
+    expires_at: float | None
+
+
+class BatchErrorView(View):
+    """Why a batch failed or was given up, or what is wrong with a line of its requests."""
+
+    code: str
+    message: str
+    line: int | None
+
+
+class BatchView(View):
+    """A batch of requests and how far it is."""
+
+    id: str
+    status: str
+    endpoint: str
+    key_id: str
+    """The key that asked for it."""
+    total: int
+    succeeded: int
+    failed: int
+    errors: list[BatchErrorView]
+    input_files: list[str]
+    output_file: str
+    error_file: str
+    created_at: float
+    expires_at: float
 
 
 class TokenView(View):

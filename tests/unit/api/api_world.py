@@ -145,6 +145,7 @@ class World:
     clock: FakeClock
     logs: SmallLogs
     nudged: list[ServiceId]
+    nudged_batches: list[str]
     revoked: list[str]
     executed: list[tuple[Instance, tuple[str, ...]]]
     weights: SmallWeights
@@ -168,6 +169,7 @@ def build_world(store: Store, directory: Path) -> World:
     clock, ids = FakeClock(), counting_ids()
     logs = SmallLogs()
     nudged: list[ServiceId] = []
+    nudged_batches: list[str] = []
     revoked: list[str] = []
     executed: list[tuple[Instance, tuple[str, ...]]] = []
 
@@ -192,6 +194,7 @@ def build_world(store: Store, directory: Path) -> World:
         clock=clock,
         ids=ids,
         nudge=nudged.append,
+        nudge_batch=nudged_batches.append,
         revoked=revoked.append,
         limited=lambda: None,
         platform=SmallPlatform(),
@@ -202,7 +205,18 @@ def build_world(store: Store, directory: Path) -> World:
         service_url=lambda project, name: f"http://{name}.{project}.localhost:8080",
         heartbeat_s=0.01,
     )
-    return World(make_app(parts), parts, store, clock, logs, nudged, revoked, executed, weights)
+    return World(
+        make_app(parts),
+        parts,
+        store,
+        clock,
+        logs,
+        nudged,
+        nudged_batches,
+        revoked,
+        executed,
+        weights,
+    )
 
 
 def make_cell(clock: FakeClock) -> Cell:

@@ -20,7 +20,13 @@ from tramontane.domain.ids import InstanceId
 from tramontane.domain.token import Scope
 
 PUBLIC = {"/healthz", "/docs", "/api/v1/openapi.json"}
-SERVICE_PATHS = {"project": "shop", "name": "chat", "number": "1", "token_id": "tok_1"}
+SERVICE_PATHS = {
+    "project": "shop",
+    "name": "chat",
+    "number": "1",
+    "token_id": "tok_1",
+    "batch_id": "batch_1",
+}
 
 
 def permissions(world: World) -> dict[tuple[str, str], Scope | None]:

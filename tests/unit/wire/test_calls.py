@@ -18,6 +18,7 @@ BODY = DefinitionBody(kind="model", source=ModelSourceBody(model="tiny"))
 SAMPLES: dict[str, object] = {
     "project": "shop",
     "name": "hello",
+    "batch_id": "batch_1",
     "token_id": "tok_1",
     "reference": "/models/m.gguf",
     "digest": "sha256:" + "a" * 64,
