@@ -26,7 +26,8 @@ ATTEMPTS_AT_FAULT_MAX = 3
 """For an engine that answers 500: it may well do so every time."""
 PAUSE_S = 1.0
 PAUSE_MAX_S = 60.0
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+LIMITED = 429
+PASSING = frozenset({LIMITED, 408, 425, 500, 502, 503, 504})
 """What may be different the next time."""
 
 EXPIRED = BatchError(
@@ -139,9 +140,10 @@ def plan_pause(status: int | None, attempts: int, retry_after_s: float | None) -
     """
     if status is not None and status not in PASSING:
         return None
-    if attempts >= (ATTEMPTS_AT_FAULT_MAX if status == 500 else ATTEMPTS_MAX):
+    # The limit of a key makes its batches slow, and never makes them fail.
+    if status != LIMITED and attempts >= (ATTEMPTS_AT_FAULT_MAX if status == 500 else ATTEMPTS_MAX):
         return None
-    pause_s = PAUSE_S * 2 ** (attempts - 1)
+    pause_s = PAUSE_S * 2 ** min(attempts - 1, 10)
     return min(max(pause_s, retry_after_s or 0.0), PAUSE_MAX_S)
 
 

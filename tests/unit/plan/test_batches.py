@@ -143,6 +143,7 @@ def test_only_what_may_change_is_tried_again() -> None:
     pauses = [plan_pause(503, attempts, None) for attempts in range(1, ATTEMPTS_MAX + 1)]
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, PAUSE_MAX_S, None]
     assert plan_pause(None, 1, None) == 1.0
+    assert plan_pause(429, 10_000, 5.0) == PAUSE_MAX_S
     assert [plan_pause(500, attempts, None) for attempts in (1, 2, 3)] == [1.0, 2.0, None]
     assert plan_pause(503, 1, 5.0) == 5.0
     assert plan_pause(503, 1, 5000.0) == PAUSE_MAX_S
