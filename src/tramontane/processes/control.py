@@ -195,7 +195,7 @@ class Control:
         runtime, cell = await self._make_cell()
         await asyncio.to_thread(self._issuer.ensure_admin_token, layout.credentials)
         gateway = self._make_gateway()
-        services = self._make_services(cell, runtime, gateway, self._make_access(issuer))
+        services = self._make_services(cell, runtime, gateway, self._make_access())
         builds = self._make_builds()
         keys = self._make_keys(gateway)
         garbage = self._make_garbage(cell, runtime)
@@ -277,7 +277,7 @@ class Control:
             ),
         )
 
-    def _make_access(self, issuer: TokenIssuer) -> ModelAccess:
+    def _make_access(self) -> ModelAccess:
         """Return what makes the variables of instances that are bound to models."""
         sandboxed = self._arguments.isolation == "sandbox"
 
@@ -286,7 +286,7 @@ class Control:
                 return {}
             # In a sandbox the way itself is the proof, and the key may end before the instance.
             lasts_s = INSTANCE_KEY_S if sandboxed else None
-            key = issuer.mint_for_instance(service, instance.id, definition.models, lasts_s)
+            key = self._issuer.mint_for_instance(service, instance.id, definition.models, lasts_s)
             return {KEY_VARIABLE: key, URL_VARIABLE: f"http://{self._arguments.gateway}/v1"}
 
         return access
