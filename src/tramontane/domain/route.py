@@ -1,7 +1,8 @@
 """What the gateway should do with requests: our own model between product and Envoy.
 
-``plan.routing`` makes it from services and instances; ``gateway.xds`` translates it. It is the
-whole interface between deciding and carrying, so it holds no Envoy words.
+``plan.routing`` makes it from services and instances, ``plan.aliases`` from aliases;
+``gateway.resources`` translates it. It is the whole interface between deciding and carrying, so it
+holds no Envoy words.
 """
 
 from dataclasses import dataclass
@@ -46,6 +47,36 @@ class ServiceRoute:
     model: str | None = None
     """For a model: its public name, matched against ``model`` in request bodies."""
     key_required: bool = False
+
+
+LOTS = 1_000_000
+"""Each request draws one of so many lots; it keeps its lot while it is held and tried again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One way for requests of an alias; the first whose conditions hold is taken."""
+
+    chain: tuple[str, ...]
+    """Model services of the project: each is tried when the one before failed to begin."""
+    header: tuple[str, str] | None = None
+    """Only requests with this header and value."""
+    lots: int = LOTS
+    """Only requests whose lot is below this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AliasRoute:
+    """How requests that name an alias as their model are shared out among models."""
+
+    project: str
+    alias: str
+    choices: tuple[Choice, ...]
+    """The last one takes all that are left; none at all if no model is left."""
+    first_token_s: float | None = None
+    """How long a stream may take to begin before the next service of the chain is tried."""
+    between_tokens_s: float | None = None
+    """How long a stream may be silent; at least ``first_token_s``."""
 
 
 @dataclass(frozen=True, kw_only=True)

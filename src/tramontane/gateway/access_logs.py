@@ -11,6 +11,8 @@ REQUEST_FIELDS: Json = {
     "at": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
     "project": "%METADATA(ROUTE:tramontane:project)%",
     "service": "%METADATA(ROUTE:tramontane:service)%",
+    "alias": "%METADATA(ROUTE:tramontane:alias)%",
+    "served_by": "%RESP(X-TRAMONTANE-SERVICE)%",
     "upstream": "%UPSTREAM_CLUSTER_RAW%",
     "endpoint": "%UPSTREAM_HOST%",
     "method": "%REQ(:METHOD)%",

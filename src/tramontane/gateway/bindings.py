@@ -106,8 +106,11 @@ def _make_routes(route: EgressRoute, bound: Sequence[ServiceRoute]) -> Iterator[
         }
     for model in bound:
         path = f"/v1/models/{model.model}"
-        yield {"match": {"path": path}, **make_answer(200, describe_model(model))}
-    described = [describe_model(model) for model in bound]
+        yield {
+            "match": {"path": path},
+            **make_answer(200, describe_model(str(model.model), model.project)),
+        }
+    described = [describe_model(str(model.model), model.project) for model in bound]
     yield {"match": {"path": "/v1/models"}, **make_answer(200, list_models(described))}
     yield {"match": {"path_separated_prefix": "/v1/models"}, **make_answer(404, unknown)}
     nothing = openai_error("not_found", "models answer under /v1, and nothing else does here")

@@ -11,7 +11,7 @@ JSON_FILTER = "envoy.filters.http.json_to_metadata"
 SSE_FILTER = "envoy.filters.http.sse_to_metadata"
 
 BODY_METADATA = "tramontane.request"
-"""Where the body's ``model`` is found once read."""
+"""Where the body's ``model`` and ``stream`` are found once read."""
 
 USAGE_METADATA = "tramontane.usage"
 USAGE_FIELDS = ("prompt_tokens", "completion_tokens")
@@ -40,13 +40,13 @@ def make_buffer_filter(max_bytes: int) -> Json:
 
 
 def make_json_filter() -> Json:
-    """Return the filter that reads ``model`` from requests and usage from JSON answers."""
-    return typed(JSON_TYPE, request_rules=_make_model_rules(), response_rules=_make_usage_rules())
+    """Return the filter that reads a request's model and the usage in a JSON answer."""
+    return typed(JSON_TYPE, request_rules=_make_request_rules(), response_rules=_make_usage_rules())
 
 
 def make_json_requests_only() -> Json:
     """Return its configuration where answers may be of any size."""
-    return typed(JSON_TYPE, request_rules=_make_model_rules())
+    return typed(JSON_TYPE, request_rules=_make_request_rules())
 
 
 def make_sse_filter() -> Json:
@@ -66,7 +66,7 @@ def make_sse_filter() -> Json:
     )
 
 
-def _make_model_rules() -> Json:
+def _make_request_rules() -> Json:
     slot = {"metadata_namespace": BODY_METADATA, "key": "model"}
     return {
         "rules": [
@@ -75,7 +75,11 @@ def _make_model_rules() -> Json:
                 "on_present": slot,
                 "on_missing": {**slot, "value": ""},
                 "on_error": {**slot, "value": ""},
-            }
+            },
+            {
+                "selectors": [{"key": "stream"}],
+                "on_present": {"metadata_namespace": BODY_METADATA, "key": "stream"},
+            },
         ],
         # Whatever a client calls it, the body under these paths is JSON.
         "allow_content_types_regex": {"regex": ".*"},

@@ -76,6 +76,12 @@ def make_bootstrap(paths: EnvoyPaths, *, node_id: str, memory_max_bytes: int) ->
                 "grpc_services": [grpc_service],
             }
         },
+        "bootstrap_extensions": [
+            named(
+                "envoy.bootstrap.internal_listener",
+                "envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
+            )
+        ],
         "static_resources": {"clusters": [_make_control_plane(paths)]},
         "overload_manager": _make_overload_manager(memory_max_bytes),
         "stats_flush_interval": "60s",

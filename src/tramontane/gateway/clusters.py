@@ -33,7 +33,7 @@ RETRY = {
 def make_cluster(name: str, *, endpoints_of: str | None = None) -> Json:
     """Return the cluster of one upstream; its endpoints come apart, so that they change cheaply.
 
-    With ``endpoints_of`` it is an alias that shares another upstream's endpoints.
+    With ``endpoints_of`` it shares another upstream's endpoints.
     """
     return {
         "name": name,

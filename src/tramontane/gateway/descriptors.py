@@ -6,6 +6,7 @@ The rest of the gateway writes resources as plain JSON-shaped dicts, spelled as 
 documentation, and calls ``Schema.encode``; a misspelled field is a ``ParseError`` in a unit test.
 """
 
+from collections.abc import Iterable
 from importlib.resources import files
 from typing import Any
 
@@ -41,6 +42,20 @@ class Schema:
         return json_format.MessageToDict(
             message, preserving_proto_field_name=True, descriptor_pool=self._pool
         )
+
+
+def join_field(number: int, parts: Iterable[bytes]) -> bytes:
+    """Return a field of a message whose own encoded parts are these: joined, they are whole."""
+    body = b"".join(parts)
+    return _varint(number << 3 | 2) + _varint(len(body)) + body
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*encoded, value))
 
 
 def typed(type_name: str, **fields: Any) -> Json:

@@ -12,7 +12,7 @@ import grpc.aio
 
 from tramontane.base.clock import Clock
 from tramontane.domain.load import UpstreamLoad
-from tramontane.domain.route import EgressBounds, EgressRoute, KeyTrust, ServiceRoute
+from tramontane.domain.route import AliasRoute, EgressBounds, EgressRoute, KeyTrust, ServiceRoute
 from tramontane.gateway.catalogue import Catalogue
 from tramontane.gateway.descriptors import Schema
 from tramontane.gateway.load import LoadServer
@@ -85,14 +85,18 @@ class Gateway:
             self._server = None
 
     def publish_all(
-        self, routes: Iterable[ServiceRoute], egress: Iterable[EgressRoute], trust: KeyTrust
+        self,
+        routes: Iterable[ServiceRoute],
+        egress: Iterable[EgressRoute],
+        trust: KeyTrust,
+        aliases: Iterable[AliasRoute] = (),
     ) -> None:
         """Replace the complete state. Nothing is served to Envoy before the first call.
 
         Until then a connected Envoy keeps what it has: a control plane that has just started must
         not take away what it has not yet read from its store.
         """
-        self._resources.replace(routes, egress, trust)
+        self._resources.replace(routes, egress, trust, aliases)
         self._ads.complete.set()
 
     def publish_service(self, route: ServiceRoute) -> None:
@@ -102,6 +106,14 @@ class Gateway:
     def remove_service(self, project: str, service: str) -> None:
         """Forget one service; its host name answers 404. Silence if unknown."""
         self._resources.remove_service(project, service)
+
+    def publish_alias(self, route: AliasRoute) -> None:
+        """Add or change one alias."""
+        self._resources.put_alias(route)
+
+    def remove_alias(self, project: str, alias: str) -> None:
+        """Forget one alias: nobody finds a model by that name. Silence if unknown."""
+        self._resources.remove_alias(project, alias)
 
     def publish_egress(self, route: EgressRoute) -> None:
         """Open or change the way out of one service."""

@@ -2,13 +2,16 @@
 
 A request's model is read from its body and its project from its verified key; both together choose
 the route, so Envoy alone carries it to the engine. A model that a key is not for answers like one
-that does not exist (docs/decisions/0016-keys-for-some-models.md). Called by ``gateway.resources``.
+that does not exist (docs/decisions/0016-keys-for-some-models.md). Called by ``gateway.resources``,
+which keeps the encoded form of each group of routes, so that one change among a thousand encodes
+one.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from tramontane.domain.route import Refusal, ServiceRoute
+from tramontane.domain.route import AliasRoute, Refusal, ServiceRoute
+from tramontane.gateway.aliases import make_alias_actions
 from tramontane.gateway.bodies import (
     BODY_METADATA,
     JSON_FILTER,
@@ -16,11 +19,12 @@ from tramontane.gateway.bodies import (
     TEXT_PATHS,
     make_json_requests_only,
 )
-from tramontane.gateway.descriptors import Json
+from tramontane.gateway.descriptors import Json, typed
 from tramontane.gateway.files import make_file_routes
 from tramontane.gateway.grants import JWT_METADATA, LISTED, RESTRICTED, make_shown, refused
 from tramontane.gateway.replies import INFERENCE_HOST
 from tramontane.gateway.services import (
+    JWT_ROUTE,
     KEYED,
     error,
     make_action,
@@ -33,6 +37,24 @@ from tramontane.gateway.services import (
 )
 
 PATHS = (*TEXT_PATHS, "/v1/responses", "/v1/embeddings", "/v1/rerank")
+"""Where models are asked. Only here is a body read, so only here can a route ask for its model."""
+
+BELOW: Json = {"path_separated_prefix": "/v1"}
+
+OPEN: Json = {
+    "typed_per_filter_config": {JWT_METADATA: typed(JWT_ROUTE, requirement_name="optional")}
+}
+SHOWING: Json = {"typed_per_filter_config": LISTED}
+
+INFERENCE_HEAD: Json = {
+    "name": INFERENCE_HOST,
+    "domains": ["*"],
+    # The chains of aliases go by it.
+    "include_request_attempt_count": True,
+    # Here and not on thousands of routes: Envoy reads them all anew whenever one changes.
+    "typed_per_filter_config": {JWT_METADATA: KEYED},
+}
+"""The default virtual host, less its routes."""
 
 NO_MODEL = openai_error(
     "model_not_found",
@@ -42,52 +64,74 @@ NO_MODEL = openai_error(
 """One answer to both, so that a key learns nothing of models it is not for."""
 
 
-def make_inference_host(routes: Iterable[ServiceRoute]) -> Json:
-    """Return the default virtual host; ``routes`` are those of models, in a stable order."""
-    models = list(routes)
-    return {
-        "name": INFERENCE_HOST,
-        "domains": ["*"],
-        "routes": [
-            *(_make_refusal(route, path) for route in models for path in PATHS),
-            *(_make_model_route(route, path) for route in models for path in PATHS),
-            *(_make_no_model(path) for path in PATHS),
-            *_make_catalogue(models),
-            *make_file_routes(),
-            {
-                "match": {"path_separated_prefix": "/v1"},
-                **make_answer(404, openai_error("not_found", "there is no such path under /v1")),
-            },
-            {
-                "match": {"prefix": "/"},
-                **make_answer(
-                    404,
-                    error(
-                        "no_such_service",
-                        "no service has this name; a service answers at "
-                        "<service>.<project>.<domain>, models answer under /v1",
-                    ),
-                ),
-            },
-        ],
-    }
-
-
-def _make_model_route(route: ServiceRoute, path: str) -> Json:
+def make_model_routes(route: ServiceRoute) -> list[Json]:
+    """Return the routes of one model."""
     assert route.model is not None
-    action = make_model_action(route)
-    filters = _make_filters(path) | action.pop("typed_per_filter_config")
-    return {
-        "match": {
-            "path": path,
-            "dynamic_metadata": [
-                match_metadata(BODY_METADATA, ("model",), route.model),
-                of_project(route),
-            ],
+    return [
+        _make_refusal(route.model, route.project),
+        _make_model_route(route),
+        *_make_cards(route.model, route.project),
+    ]
+
+
+def make_alias_routes(route: AliasRoute) -> list[Json]:
+    """Return the routes of one alias; a key that is for some models names it like a model."""
+    return [
+        _make_refusal(route.alias, route.project),
+        *(_make_alias_route(route, *each) for each in make_alias_actions(route)),
+        *_make_cards(route.alias, route.project),
+    ]
+
+
+def make_listing(project: str, names: Sequence[str]) -> list[Json]:
+    """Return the answers to ``GET /v1/models`` for keys of one project."""
+    mine, described = [of_project(project)], [describe_model(name, project) for name in names]
+    return [
+        {
+            "match": {"path": "/v1/models", "dynamic_metadata": [*mine, RESTRICTED]},
+            **make_shown((each["id"], json.dumps(each)) for each in described),
+            **make_answer(200, list_models([])),
+            **SHOWING,
         },
-        **action,
-        "typed_per_filter_config": filters,
-    }
+        {
+            "match": {"path": "/v1/models", "dynamic_metadata": mine},
+            **make_answer(200, list_models(described)),
+            **SHOWING,
+        },
+    ]
+
+
+def make_last_routes() -> list[Json]:
+    """Return what is said to requests that no route before was for."""
+    return [
+        *(_make_no_model(path) for path in PATHS),
+        {"match": {"path": "/v1/models"}, **make_answer(200, list_models([])), **SHOWING},
+        {"match": {"path_separated_prefix": "/v1/models"}, **make_answer(404, NO_MODEL)},
+        *make_file_routes(),
+        {
+            "match": BELOW,
+            **make_answer(404, openai_error("not_found", "there is no such path under /v1")),
+            **OPEN,
+        },
+        {
+            "match": {"prefix": "/"},
+            **make_answer(
+                404,
+                error(
+                    "no_such_service",
+                    "no service has this name; a service answers at "
+                    "<service>.<project>.<domain>, models answer under /v1",
+                ),
+            ),
+            **OPEN,
+        },
+    ]
+
+
+def _make_model_route(route: ServiceRoute) -> Json:
+    assert route.model is not None
+    asked = _asked(route.model, route.project)
+    return {"match": {**BELOW, "dynamic_metadata": asked}, **make_model_action(route)}
 
 
 def make_model_action(route: ServiceRoute) -> Json:
@@ -98,16 +142,23 @@ def make_model_action(route: ServiceRoute) -> Json:
     return {**action, "typed_per_filter_config": make_on_demand(route)}
 
 
-def _make_refusal(route: ServiceRoute, path: str) -> Json:
+def _make_alias_route(route: AliasRoute, more: Json, action: Json) -> Json:
+    asked = [*_asked(route.alias, route.project), *more.get("dynamic_metadata", ())]
+    return {"match": {**BELOW, **more, "dynamic_metadata": asked}, **action}
+
+
+def _make_refusal(name: str, project: str) -> Json:
     """Return the route of requests whose key is for other models of the project."""
-    assert route.model is not None
-    asked = match_metadata(BODY_METADATA, ("model",), route.model)
-    mine = [asked, of_project(route), *refused(route.model)]
+    asked = [*_asked(name, project), *refused(name)]
     return {
-        "match": {"path": path, "dynamic_metadata": mine},
+        "match": {**BELOW, "dynamic_metadata": asked},
         **make_answer(404, NO_MODEL),
-        "typed_per_filter_config": _make_filters(path),
     }
+
+
+def _asked(name: str, project: str) -> list[Json]:
+    """Return matches of requests that name a model or an alias, with a key of its project."""
+    return [match_metadata(BODY_METADATA, ("model",), name), of_project(project)]
 
 
 def _make_no_model(path: str) -> Json:
@@ -115,62 +166,33 @@ def _make_no_model(path: str) -> Json:
     return {
         "match": {"path": path},
         **make_answer(404, NO_MODEL),
-        "typed_per_filter_config": _make_filters(path),
+        "typed_per_filter_config": make_reading(path),
     }
-
-
-def _make_filters(path: str) -> Json:
-    return {JWT_METADATA: KEYED, **make_reading(path)}
 
 
 def make_reading(path: str) -> Json:
     """Return what reads the bodies of a path.
 
-    The JSON filter keeps the configuration of the route it starts with, so all routes of a path
-    must have the same.
+    Envoy decides by the route that a request has at first which filters read its body, and they
+    keep the configuration of that one.
     """
     restricted = {} if path in TEXT_PATHS else {JSON_FILTER: make_json_requests_only()}
     return {**READING, **restricted}
 
 
-def _make_catalogue(models: Sequence[ServiceRoute]) -> Iterable[Json]:
-    """Yield the answers to ``GET /v1/models`` and ``/v1/models/{id}``, per project and key."""
-    config: Json = {"typed_per_filter_config": {JWT_METADATA: KEYED}}
-    by_project: dict[str, list[ServiceRoute]] = {}
-    for route in models:
-        assert route.model is not None
-        by_project.setdefault(route.project, []).append(route)
-        path, mine = f"/v1/models/{route.model}", [of_project(route)]
-        yield {
-            "match": {"path": path, "dynamic_metadata": [*mine, *refused(route.model)]},
+def _make_cards(name: str, project: str) -> list[Json]:
+    """Return the answers to ``GET /v1/models/{id}``."""
+    path, mine = f"/v1/models/{name}", [of_project(project)]
+    return [
+        {
+            "match": {"path": path, "dynamic_metadata": [*mine, *refused(name)]},
             **make_answer(404, NO_MODEL),
-            **config,
-        }
-        yield {
+        },
+        {
             "match": {"path": path, "dynamic_metadata": mine},
-            **make_answer(200, describe_model(route)),
-            **config,
-        }
-    listed: Json = {"typed_per_filter_config": {JWT_METADATA: KEYED, **LISTED}}
-    for group in by_project.values():
-        mine, described = [of_project(group[0])], [describe_model(route) for route in group]
-        yield {
-            "match": {"path": "/v1/models", "dynamic_metadata": [*mine, RESTRICTED]},
-            **make_shown((each["id"], json.dumps(each)) for each in described),
-            **make_answer(200, list_models([])),
-            **listed,
-        }
-        yield {
-            "match": {"path": "/v1/models", "dynamic_metadata": mine},
-            **make_answer(200, list_models(described)),
-            **listed,
-        }
-    yield {"match": {"path": "/v1/models"}, **make_answer(200, list_models([])), **listed}
-    yield {
-        "match": {"path_separated_prefix": "/v1/models"},
-        **make_answer(404, NO_MODEL),
-        **config,
-    }
+            **make_answer(200, describe_model(name, project)),
+        },
+    ]
 
 
 def list_models(described: Sequence[Json]) -> Json:
@@ -178,6 +200,6 @@ def list_models(described: Sequence[Json]) -> Json:
     return {"object": "list", "data": list(described)}
 
 
-def describe_model(route: ServiceRoute) -> Json:
-    """Return a model as OpenAI's clients know it."""
-    return {"id": route.model, "object": "model", "created": 0, "owned_by": route.project}
+def describe_model(name: str, project: str) -> Json:
+    """Return a model, or an alias, as OpenAI's clients know it."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": project}

@@ -20,11 +20,12 @@ from tramontane.gateway.grants import JWT_METADATA, LUA_FILTER, make_listing_fil
 from tramontane.gateway.keys import JWT_TYPE, RBAC_TYPE, REVOKED
 from tramontane.gateway.options import GatewayOptions
 from tramontane.gateway.replies import make_local_replies
-from tramontane.gateway.services import START_DEADLINE_S, make_odcds
+from tramontane.gateway.services import make_on_demand_filter
 
 ADS: Json = {"ads": {}, "resource_api_version": "V3"}
 SERVICES = "services"
 """Name of the listener for users and of its route configuration."""
+ROUTES: Json = {"route_config_name": SERVICES, "config_source": ADS}
 
 RESERVED_HEADERS = ("x-envoy-internal", "x-envoy-external-address")
 """What Envoy adds, and no app should get to rely on."""
@@ -125,11 +126,7 @@ def make_model_filters(options: GatewayOptions) -> list[Json]:
         },
         {"name": JSON_FILTER, "disabled": True, "typed_config": make_json_filter()},
         {"name": SSE_FILTER, "disabled": True, "typed_config": make_sse_filter()},
-        named(
-            "envoy.filters.http.on_demand",
-            "envoy.extensions.filters.http.on_demand.v3.OnDemand",
-            odcds=make_odcds(START_DEADLINE_S),
-        ),
+        make_on_demand_filter(),
         named(
             "envoy.filters.http.router",
             "envoy.extensions.filters.http.router.v3.Router",

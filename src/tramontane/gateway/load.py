@@ -19,6 +19,7 @@ import grpc
 
 from tramontane.base.clock import Clock
 from tramontane.domain.load import EndpointLoad, UpstreamLoad
+from tramontane.gateway.aliases import CHAINS
 from tramontane.gateway.bootstrap import CONTROL_PLANE
 from tramontane.gateway.calls import OpenCalls
 from tramontane.gateway.clusters import read_upstream_name
@@ -27,6 +28,10 @@ from tramontane.gateway.egress import is_egress
 from tramontane.gateway.files import CLUSTER as FILES
 
 SERVICE = "envoy.service.load_stats.v3.LoadReportingService"
+
+
+OWN = frozenset({CONTROL_PLANE, CHAINS, FILES})
+"""Clusters that are no service's; what passes through the chains is counted at its model."""
 
 
 class LoadServer:
@@ -75,9 +80,9 @@ def _read_report(request: Any, at: float) -> list[UpstreamLoad]:
     endpoints: dict[str, list[EndpointLoad]] = {}
     intervals: dict[str, float] = {}
     for stats in request.cluster_stats:
-        if stats.cluster_name in {CONTROL_PLANE, FILES} or is_egress(stats.cluster_name):
+        if stats.cluster_name in OWN or is_egress(stats.cluster_name):
             continue
-        # An alias of an earlier generation counts for the upstream whose endpoints it shares.
+        # A name of an earlier generation counts for the upstream whose endpoints it shares.
         name = read_upstream_name(stats.cluster_service_name or stats.cluster_name)
         endpoints.setdefault(name, []).extend(_read_endpoints(stats))
         intervals[name] = stats.load_report_interval.ToTimedelta().total_seconds()

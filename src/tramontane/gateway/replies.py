@@ -61,6 +61,12 @@ MEANINGS: tuple[tuple[str, int, str, str], ...] = (
         "instance_unreachable",
         "the instance went away before it answered; trying again may succeed",
     ),
+    (
+        "response.code == 504",
+        504,
+        "first_token_timed_out",
+        "no model of the alias began to answer in the time that the alias allows",
+    ),
     ("response.code == 413", 413, "body_too_large", "the request body is too large"),
     ("response.code == 431", 431, "headers_too_large", "the request headers are too large"),
     ("response.code == 404", 404, "not_found", "nothing answers here"),
@@ -78,18 +84,14 @@ MEANINGS: tuple[tuple[str, int, str, str], ...] = (
 def make_local_replies() -> Json:
     """Return the ``local_reply_config`` of the users' listener."""
     # A route's fixed answer is already what it should be.
-    mappers = [make_passage()]
     inference = f'xds.virtual_host_name == "{INFERENCE_HOST}"'
     jobs = f'{inference} && request.path.startsWith("{BATCH_JOBS}")'
+    mappers = [make_passage()]
     mappers += [
         _make_mapper(f"{jobs} && ({when})", status, mistral_error(code, message, status))
         for when, status, code, message in MEANINGS
     ]
-    mappers += [
-        _make_mapper(f"{inference} && ({when})", status, body)
-        for when, status, code, message in MEANINGS
-        for body in [openai_error(code, message, kind=openai_kind(status))]
-    ]
+    mappers += _make_openai(f"{inference} && ")
     mappers += [
         _make_mapper(when, status, error(code, message)) for when, status, code, message in MEANINGS
     ]
@@ -98,6 +100,15 @@ def make_local_replies() -> Json:
         "body_format": {
             "json_format": error("%RESPONSE_CODE_DETAILS%", "%LOCAL_REPLY_BODY%"),
         },
+    }
+
+
+def make_openai_replies() -> Json:
+    """Return the ``local_reply_config`` of a listener that carries nothing but inference."""
+    other = openai_error("%RESPONSE_CODE_DETAILS%", "%LOCAL_REPLY_BODY%", kind="server_error")
+    return {
+        "mappers": [make_passage(), *_make_openai()],
+        "body_format": {"json_format": other},
     }
 
 
@@ -123,6 +134,14 @@ def make_passage() -> Json:
             "content_type": "application/json",
         },
     }
+
+
+def _make_openai(condition: str = "") -> list[Json]:
+    return [
+        _make_mapper(f"{condition}({when})", status, body)
+        for when, status, code, message in MEANINGS
+        for body in [openai_error(code, message, kind=openai_kind(status))]
+    ]
 
 
 def _make_mapper(when: str, status: int, body: Json) -> Json:

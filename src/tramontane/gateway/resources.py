@@ -4,11 +4,13 @@
 what changes when, in which order, and what becomes of requests that are held meanwhile.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
 from tramontane.domain.route import (
+    AliasRoute,
     EgressBounds,
     EgressRoute,
     KeyTrust,
@@ -17,6 +19,13 @@ from tramontane.domain.route import (
     Upstream,
 )
 from tramontane.gateway import catalogue as types
+from tramontane.gateway.aliases import (
+    Chain,
+    find_chains,
+    make_chain_cluster,
+    make_chain_host,
+    make_chain_listener,
+)
 from tramontane.gateway.bindings import (
     binding_name,
     choose_bound,
@@ -31,7 +40,7 @@ from tramontane.gateway.clusters import (
     make_failed_cluster,
     read_upstream_name,
 )
-from tramontane.gateway.descriptors import Json, Schema
+from tramontane.gateway.descriptors import Json, Schema, join_field
 from tramontane.gateway.egress import (
     is_egress,
     make_egress_clusters,
@@ -40,19 +49,38 @@ from tramontane.gateway.egress import (
     route_name,
 )
 from tramontane.gateway.files import make_file_cluster
-from tramontane.gateway.inference import make_inference_host
+from tramontane.gateway.inference import (
+    INFERENCE_HEAD,
+    make_alias_routes,
+    make_last_routes,
+    make_listing,
+    make_model_routes,
+)
 from tramontane.gateway.keys import KEY_FILTERS, make_key_filters
-from tramontane.gateway.listeners import RESERVED_HEADERS, SERVICES, make_service_listener
+from tramontane.gateway.listeners import (
+    BUFFER_BYTES,
+    RESERVED_HEADERS,
+    ROUTES,
+    SERVICES,
+    make_service_listener,
+)
 from tramontane.gateway.options import GatewayOptions
 from tramontane.gateway.parts import Parts
 from tramontane.gateway.server import Answer, Rejection
 from tramontane.gateway.services import make_service_host
 
 Key = tuple[str, str]
-"""Project and service."""
+"""Project, and service or alias."""
 
 INFERENCE: Key = ("~", "inference")
 """Where the parts of the routes hold the host for ``/v1``."""
+
+CHAIN = "~chain"
+"""First part of the keys under which they hold the hosts of chains."""
+
+HOST_MESSAGE = "envoy.config.route.v3.VirtualHost"
+HOSTS_FIELD = 2
+"""Number of ``virtual_hosts`` in a route configuration."""
 
 CLUSTER_MESSAGE = types.CLUSTER.removeprefix("type.googleapis.com/")
 
@@ -73,6 +101,14 @@ class _Service:
     """With the name of Envoy's cluster in place of the upstream's."""
     upstream: str | None
     """The last upstream it had, also while it is refused."""
+
+
+@dataclass
+class _Alias:
+    route: AliasRoute
+    chains: frozenset[Chain]
+    former: frozenset[Chain] = frozenset()
+    """Those before the last change: a request that was given one may still have to go on in it."""
 
 
 class Resources:
@@ -107,18 +143,31 @@ class Resources:
         """By upstream: how often a cluster's name had to be given up."""
         self._spent: dict[str, set[str]] = {}
         """By upstream: clusters that Envoy was told of, so that it will not ask for them again."""
-        self._aliases: dict[Key, set[str]] = {}
+        self._former: dict[Key, set[str]] = {}
         """Wanted clusters that a service has moved on from: they follow its present target."""
+        self._aliases: dict[Key, _Alias] = {}
+        self._chains: dict[Key, set[Chain]] = {}
+        """By service: the chains it takes part in."""
+        self._inference_head = schema.encode(HOST_MESSAGE, INFERENCE_HEAD)
+        self._inference: dict[Hashable, bytes] = {}
+        """Encoded routes of the host for ``/v1``, by what they are made from."""
         self._cluster_class = schema.message_class(CLUSTER_MESSAGE)
         self._cluster_form = schema.encode(CLUSTER_MESSAGE, make_cluster("name"))
         self._head = schema.encode("envoy.config.route.v3.RouteConfiguration", ROUTES_HEAD)
         self._put(types.CLUSTER, make_file_cluster(str(options.files_socket)))
+        self._put(types.CLUSTER, make_chain_cluster())
+        self._put(types.LISTENER, make_chain_listener(BUFFER_BYTES, ROUTES))
         self._put(types.LISTENER, make_service_listener(options))
 
     def replace(
-        self, routes: Iterable[ServiceRoute], egress: Iterable[EgressRoute], trust: KeyTrust
+        self,
+        routes: Iterable[ServiceRoute],
+        egress: Iterable[EgressRoute],
+        trust: KeyTrust,
+        aliases: Iterable[AliasRoute] = (),
     ) -> None:
         """Make the state exactly this."""
+        names = {(route.project, route.alias): route for route in aliases}
         services = {(route.project, route.service): route for route in routes}
         ways_out = {route.service_id: route for route in egress}
         self.put_trust(trust)
@@ -130,6 +179,11 @@ class Resources:
             self._put_service(route)
         for way_out in ways_out.values():
             self.put_egress(way_out)
+        for key in self._aliases.keys() - names.keys():
+            del self._aliases[key]
+        for route in names.values():
+            self._note_alias(route)
+        self._put_chains(self._follow_chains())
         self._put_inference()
 
     def on_connected(self, clusters: Collection[str]) -> None:
@@ -144,7 +198,7 @@ class Resources:
         """Wake the service behind a cluster that Envoy asks for and that does not exist."""
         key = self._sleeping.get(name)
         if key is None:
-            return any(name in names for names in self._aliases.values())
+            return any(name in names for names in self._former.values())
         self._wanted.add(name)
         self._on_wake(read_upstream_name(name))
         return True
@@ -172,12 +226,25 @@ class Resources:
         gone = Refusal(status=404, code="no_such_service", message="the service was deleted")
         self._note_sleeping(key, before.route.target, gone)
         self._hosts.remove(key)
+        self._put_chains(self._chains.get(key, ()))
         self._put_routes()
         if before.route.model is not None:
             self._put_inference()
         self._leave(key, before.route.target, gone)
-        self._drop_aliases(key)
+        self._drop_former(key)
         self._forget(before.upstream)
+
+    def put_alias(self, route: AliasRoute) -> None:
+        """Add or change one alias."""
+        self._note_alias(route)
+        self._put_chains(self._follow_chains())
+        self._put_inference()
+
+    def remove_alias(self, project: str, alias: str) -> None:
+        """Forget one alias; silence if unknown."""
+        self._aliases.pop((project, alias), None)
+        self._follow_chains()
+        self._put_inference()
 
     def put_egress(self, route: EgressRoute) -> None:
         """Open or change the way out of one service."""
@@ -260,6 +327,7 @@ class Resources:
             if self._hosts.get(key) != host:
                 self._hosts.put(key, host)
                 self._put_routes()
+            self._put_chains(self._chains.get(key, ()))
         # Last, so that it is removed only after routes have left it.
         self._leave(key, before.route.target if before else None, route.target)
         models = [each.model for each in (asked, before and before.asked) if each]
@@ -291,8 +359,40 @@ class Resources:
     def _put_routes(self) -> None:
         self._catalogue.put(types.ROUTES, SERVICES, self.make_routes)
 
+    def _note_alias(self, route: AliasRoute) -> None:
+        key = (route.project, route.alias)
+        before = self._aliases.get(key)
+        if before is None or before.route != route:
+            former = before.chains if before else frozenset[Chain]()
+            self._aliases[key] = _Alias(route=route, chains=find_chains(route), former=former)
+
+    def _follow_chains(self) -> set[Chain]:
+        """Drop the hosts of chains that no alias uses any more; return chains without a host."""
+        wanted = {chain for each in self._aliases.values() for chain in each.chains | each.former}
+        present = {chain for chains in self._chains.values() for chain in chains}
+        for chain in present - wanted:
+            self._hosts.remove((CHAIN, chain.host))
+        self._chains = defaultdict(set)
+        for chain in wanted:
+            for service in chain.services:
+                self._chains[chain.project, service].add(chain)
+        return wanted - present
+
+    def _put_chains(self, chains: Iterable[Chain]) -> None:
+        for chain in sorted(chains, key=lambda each: each.host):
+            keys = {name: (chain.project, name) for name in chain.services}
+            models = {
+                name: self._services[key].route
+                for name, key in keys.items()
+                if key in self._services and self._services[key].route.model is not None
+            }
+            host = self._encode_host(make_chain_host(chain, models))
+            if self._hosts.get((CHAIN, chain.host)) != host:
+                self._hosts.put((CHAIN, chain.host), host)
+                self._put_routes()
+
     def _put_inference(self) -> None:
-        host = self._encode_host(make_inference_host(self._models()))
+        host = self._encode_inference()
         if self._hosts.get(INFERENCE) != host:
             self._hosts.put(INFERENCE, host)
             self._put_routes()
@@ -327,6 +427,30 @@ class Resources:
         body = make_key_filters(self._trust, bound)[name]
         return self._schema.encode("envoy.config.core.v3.TypedExtensionConfig", body)
 
+    def _encode_inference(self) -> bytes:
+        """Return the host for ``/v1``, of which only what is new is made anew."""
+        encoded: dict[Hashable, bytes] = {}
+        for made_from, make in self._list_inference():
+            before = self._inference.get(made_from)
+            encoded[made_from] = self._encode_routes(make()) if before is None else before
+        self._inference = encoded
+        return join_field(HOSTS_FIELD, (self._inference_head, *encoded.values()))
+
+    def _list_inference(self) -> Iterator[tuple[Hashable, Callable[[], list[Json]]]]:
+        """Yield the groups of its routes, in order: what each is made from, and how."""
+        names: dict[str, list[str]] = {}
+        for (project, _), service in sorted(self._services.items()):
+            route = _without_endpoints(service.route)
+            if route.model is not None:
+                names.setdefault(project, []).append(route.model)
+                yield route, partial(make_model_routes, route)
+        for (project, _), alias in sorted(self._aliases.items()):
+            names.setdefault(project, []).append(alias.route.alias)
+            yield alias.route, partial(make_alias_routes, alias.route)
+        for project, listed in names.items():
+            yield (project, *listed), partial(make_listing, project, listed)
+        yield None, make_last_routes
+
     def _put_upstream(self, target: Upstream | Refusal) -> None:
         if isinstance(target, Upstream) and target.endpoints is not None:
             self._put(types.ENDPOINTS, make_endpoints(target))
@@ -349,14 +473,14 @@ class Resources:
         if isinstance(before, Upstream) and self._sleeping.pop(before.name, None) is not None:
             moved_on = not isinstance(after, Upstream) or after.name != before.name
             if before.name in self._wanted and moved_on:
-                self._aliases.setdefault(key, set()).add(before.name)
+                self._former.setdefault(key, set()).add(before.name)
         if isinstance(after, Upstream) and after.endpoints is None:
             self._sleeping[after.name] = key
         self._follow(key, after)
 
     def _follow(self, key: Key, target: Upstream | Refusal) -> None:
         """Release requests held under names the service had before, or keep them held."""
-        for name in self._aliases.get(key, ()):
+        for name in self._former.get(key, ()):
             if isinstance(target, Refusal):
                 failed = make_failed_cluster(name, target.code, target.message)
                 self._put_cluster(name, self._schema.encode(CLUSTER_MESSAGE, failed))
@@ -377,12 +501,12 @@ class Resources:
         self._wanted.discard(before.name)
         if before.endpoints is None:
             return
-        self._drop_aliases(key)
+        self._drop_former(key)
         self._catalogue.remove(types.CLUSTER, before.name)
         self._catalogue.remove(types.ENDPOINTS, before.name)
 
-    def _drop_aliases(self, key: Key) -> None:
-        for name in self._aliases.pop(key, ()):
+    def _drop_former(self, key: Key) -> None:
+        for name in self._former.pop(key, ()):
             self._catalogue.remove(types.CLUSTER, name)
 
     def _put_way_out(self, route: EgressRoute) -> None:
@@ -403,6 +527,9 @@ class Resources:
         name = str(body.get("name") or body["cluster_name"])
         message = type_url.removeprefix("type.googleapis.com/")
         self._catalogue.put(type_url, name, self._schema.encode(message, body))
+
+    def _encode_routes(self, routes: list[Json]) -> bytes:
+        return self._schema.encode(HOST_MESSAGE, {"routes": routes})
 
     def _encode_host(self, host: Json) -> bytes:
         """Return one virtual host as a fragment of the route configuration."""

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 
 from tramontane.domain.route import Refusal, ServiceRoute
 from tramontane.gateway.bodies import JSON_FILTER, READING, TEXT_PATHS, make_json_requests_only
-from tramontane.gateway.descriptors import Json, typed
+from tramontane.gateway.descriptors import Json, named, typed
 from tramontane.gateway.grants import JWT_METADATA, refused
 
-KEYED = typed(
-    "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig", requirement_name="required"
-)
+JWT_ROUTE = "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig"
+KEYED = typed(JWT_ROUTE, requirement_name="required")
 """For a host or route that nobody passes without a key."""
+
+ON_DEMAND = "envoy.filters.http.on_demand"
 
 START_DEADLINE_S = 60.0
 """The listener's own; hosts that differ say so. Saying it a thousand times would cost time."""
@@ -38,10 +39,10 @@ def make_service_host(route: ServiceRoute, domain: str) -> Json:
 
 
 def _make_routes(route: ServiceRoute) -> Iterator[Json]:
-    key: Json = {"dynamic_metadata": [of_project(route)]} if route.key_required else {}
+    key: Json = {"dynamic_metadata": [of_project(route.project)]} if route.key_required else {}
     action = make_action(route)
     if route.key_required and route.model is not None:
-        mine = [of_project(route), *refused(route.model)]
+        mine = [of_project(route.project), *refused(route.model)]
         other = make_answer(403, error("forbidden", "this key is for other models"))
         yield {"match": {"prefix": "/", "dynamic_metadata": mine}, **other}
     if route.model is not None:
@@ -88,13 +89,15 @@ def make_answer(status: int, body: Json, *, retry_after_s: int | None = None) ->
         headers["retry-after"] = str(retry_after_s)
     return {
         "direct_response": {"status": status, "body": {"inline_string": json.dumps(body)}},
-        "response_headers_to_add": [
-            {
-                "header": {"key": key, "value": value.replace("%", "%%")},
-                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            }
-            for key, value in headers.items()
-        ],
+        "response_headers_to_add": [make_header(key, value) for key, value in headers.items()],
+    }
+
+
+def make_header(key: str, value: str) -> Json:
+    """Return a header to set, on a request or on an answer."""
+    return {
+        "header": {"key": key, "value": value.replace("%", "%%")},
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
     }
 
 
@@ -127,9 +130,9 @@ def openai_kind(status: int) -> str:
     return "rate_limit_error" if status == 429 else "invalid_request_error"
 
 
-def of_project(route: ServiceRoute) -> Json:
+def of_project(project: str) -> Json:
     """Return a match on the verified key's project."""
-    return match_metadata(JWT_METADATA, ("key", "project"), route.project)
+    return match_metadata(JWT_METADATA, ("key", "project"), project)
 
 
 def match_metadata(namespace: str, path: tuple[str, ...], value: str) -> Json:
@@ -145,12 +148,20 @@ def make_on_demand(route: ServiceRoute) -> Json:
     """Return how long requests of this service may be held while it wakes, if not as usual."""
     if route.start_deadline_s == START_DEADLINE_S:
         return {}
-    name = "envoy.filters.http.on_demand"
     config = typed(
         "envoy.extensions.filters.http.on_demand.v3.PerRouteConfig",
         odcds=make_odcds(route.start_deadline_s),
     )
-    return {name: config}
+    return {ON_DEMAND: config}
+
+
+def make_on_demand_filter() -> Json:
+    """Return the filter that holds requests for a cluster that does not exist yet."""
+    return named(
+        ON_DEMAND,
+        "envoy.extensions.filters.http.on_demand.v3.OnDemand",
+        odcds=make_odcds(START_DEADLINE_S),
+    )
 
 
 def make_odcds(timeout_s: float) -> Json:

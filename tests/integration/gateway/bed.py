@@ -18,7 +18,15 @@ import httpx
 from tests.integration.gateway.keys import Signer
 from tramontane.base.clock import SystemClock
 from tramontane.domain.load import UpstreamLoad
-from tramontane.domain.route import EgressRoute, KeyTrust, Refusal, ServiceRoute, Upstream
+from tramontane.domain.route import (
+    AliasRoute,
+    Choice,
+    EgressRoute,
+    KeyTrust,
+    Refusal,
+    ServiceRoute,
+    Upstream,
+)
 from tramontane.gateway.bootstrap import EnvoyPaths
 from tramontane.gateway.envoy import Envoy, EnvoyOptions
 from tramontane.gateway.gateway import Gateway, GatewayCallbacks
@@ -127,6 +135,7 @@ class Bed:
         self.rejections: list[Rejection] = []
         self.routes: dict[str, ServiceRoute] = {}
         self.egress: dict[str, EgressRoute] = {}
+        self.aliases: dict[str, AliasRoute] = {}
         self.revoked: frozenset[str] = frozenset()
         self.servers: list[Server] = []
         self.options = GatewayOptions(
@@ -165,7 +174,7 @@ class Bed:
 
     async def start(self) -> None:
         await self.gateway.start()
-        self.gateway.publish_all(self.routes.values(), self.egress.values(), self.trust)
+        self.publish_all()
         self.envoy.ensure_running()
         await self.envoy.wait_ready(PATIENCE_S)
         await self.applied()
@@ -175,7 +184,7 @@ class Bed:
         await self.gateway.close()
         self.gateway = self.make_gateway()
         await self.gateway.start()
-        self.gateway.publish_all(self.routes.values(), self.egress.values(), self.trust)
+        self.publish_all()
 
     async def close(self) -> None:
         await self.gateway.close()
@@ -188,6 +197,16 @@ class Bed:
         server = await Server(str(self.directory / name), handler, backlog).start()
         self.servers.append(server)
         return server
+
+    def publish_all(self) -> None:
+        self.gateway.publish_all(
+            self.routes.values(), self.egress.values(), self.trust, self.aliases.values()
+        )
+
+    def publish_alias(self, alias: str, *choices: Choice, **limits: float) -> None:
+        route = AliasRoute(project="p", alias=alias, choices=choices, **limits)
+        self.aliases[alias] = route
+        self.gateway.publish_alias(route)
 
     def publish(
         self,
@@ -232,8 +251,15 @@ class Bed:
         async with self.client() as client:
             return await client.request(method, path, headers=headers, **options)  # pyright: ignore[reportArgumentType]
 
-    async def infer(self, body: object, *, key: str | None, path: str = "/v1/chat/completions"):
-        headers = {"authorization": f"Bearer {key}"} if key else {}
+    async def infer(
+        self,
+        body: object,
+        *,
+        key: str | None,
+        path: str = "/v1/chat/completions",
+        headers: dict[str, str] | None = None,
+    ):
+        headers = {**(headers or {}), **({"authorization": f"Bearer {key}"} if key else {})}
         async with self.client() as client:
             return await client.post(path, json=body, headers=headers)
 

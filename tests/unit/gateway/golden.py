@@ -6,7 +6,15 @@ from typing import Any
 import yaml
 
 from tramontane.domain.definition import EgressRule
-from tramontane.domain.route import EgressRoute, KeyTrust, Refusal, ServiceRoute, Upstream
+from tramontane.domain.route import (
+    AliasRoute,
+    Choice,
+    EgressRoute,
+    KeyTrust,
+    Refusal,
+    ServiceRoute,
+    Upstream,
+)
 from tramontane.gateway import catalogue as types
 from tramontane.gateway.catalogue import Catalogue
 from tramontane.gateway.descriptors import Schema
@@ -43,6 +51,7 @@ def translate(name: str) -> dict[str, list[dict[str, Any]]]:
         [_read_service(each) for each in given.get("services", ())],
         [_read_egress(each) for each in given.get("egress", ())],
         KeyTrust(**{**trust, "revoked": frozenset(trust["revoked"])}) if trust else TRUST,
+        [_read_alias(each) for each in given.get("aliases", ())],
     )
     return {
         kind: [
@@ -59,6 +68,7 @@ def _read_service(given: dict[str, Any]) -> ServiceRoute:
     target = given.pop("target")
     if "status" in target:
         return ServiceRoute(target=Refusal(**target), **given)
+    target.setdefault("endpoints", None)
     lists = {key: tuple(value) for key, value in target.items() if isinstance(value, list)}
     return ServiceRoute(target=Upstream(**{**target, **lists}), **given)
 
@@ -66,3 +76,10 @@ def _read_service(given: dict[str, Any]) -> ServiceRoute:
 def _read_egress(given: dict[str, Any]) -> EgressRoute:
     rules = tuple(EgressRule(**rule) for rule in given.pop("rules"))
     return EgressRoute(rules=rules, models=tuple(given.pop("models", ())), **given)
+
+
+def _read_alias(given: dict[str, Any]) -> AliasRoute:
+    choices: list[dict[str, Any]] = given.pop("choices")
+    for choice in choices:
+        choice |= {key: tuple(value) for key, value in choice.items() if isinstance(value, list)}
+    return AliasRoute(choices=tuple(Choice(**choice) for choice in choices), **given)

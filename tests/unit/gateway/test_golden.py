@@ -14,7 +14,14 @@ def test_translation(name: str) -> None:
     path = DIRECTORY / f"{name}.out.yaml"
     got = {kind.rpartition(".")[2]: found for kind, found in translate(name).items() if found}
     if name != "models":  # The same everywhere: shown once.
-        got["Listener"] = [each for each in got["Listener"] if each["name"] != "services"]
+        same = {"services", "chains"}
+        got["Listener"] = [each for each in got["Listener"] if each["name"] not in same]
+        got["Cluster"] = [each for each in got["Cluster"] if each["name"] not in same]
+    if name == "aliases":  # The hosts of its models are as in the others.
+        (routes,) = got["RouteConfiguration"]
+        routes["virtual_hosts"] = [
+            each for each in routes["virtual_hosts"] if not each["name"].startswith("lab/")
+        ]
     got = json.loads(json.dumps(got))
     if os.environ.get("TRAMONTANE_GOLDEN") == "write":
         path.write_text(yaml.safe_dump(got, sort_keys=True, width=100))

@@ -6,6 +6,7 @@ import pytest
 
 from tests.unit.gateway.golden import OPTIONS, TRUST
 from tramontane.domain.route import Refusal, ServiceRoute, Upstream
+from tramontane.gateway.aliases import CHAINS
 from tramontane.gateway.bootstrap import EnvoyPaths, make_bootstrap
 from tramontane.gateway.catalogue import CLUSTER, ENDPOINTS, ROUTES, Catalogue
 from tramontane.gateway.clusters import make_cluster
@@ -34,7 +35,7 @@ class World:
         self.resources.put_service(ServiceRoute(project="p", service="web", target=target))
 
     def upstreams(self) -> list[str]:
-        return [name for name in self.catalogue.names(CLUSTER) if name != FILES]
+        return [name for name in self.catalogue.names(CLUSTER) if name not in {FILES, CHAINS}]
 
     def cluster_of_route(self) -> str:
         routes = self.catalogue.get(ROUTES, "services")
@@ -100,9 +101,9 @@ def test_the_held_follow_to_the_next_generation(world: World) -> None:
     world.put(asleep("web@2"))
     assert world.wakes == ["web@1", "web@2"]
     world.put(awake("web@2"))
-    alias = world.catalogue.get(CLUSTER, "web@1")
-    assert alias
-    config = SCHEMA.decode("envoy.config.cluster.v3.Cluster", alias.body)
+    former = world.catalogue.get(CLUSTER, "web@1")
+    assert former
+    config = SCHEMA.decode("envoy.config.cluster.v3.Cluster", former.body)
     assert config["eds_cluster_config"]["service_name"] == "web@2"
     world.put(asleep("web@3"))
     assert world.upstreams() == []
