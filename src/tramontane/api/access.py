@@ -16,8 +16,7 @@ from tramontane.api.parts import ApiParts
 from tramontane.api.problems import MalformedRequest
 from tramontane.base.errors import Forbidden, NotFound, Unauthenticated
 from tramontane.domain.token import Scope, Token
-from tramontane.store.requests import RequestKey
-from tramontane.store.services import ALWAYS, Guard
+from tramontane.store.requests import ALWAYS, Guard, RequestKey
 from tramontane.wire.schemas import NAME_PATTERN
 
 ETAG = re.compile(r'^(?:W/)?"?(\d{1,15})"?$')

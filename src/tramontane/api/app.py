@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from tramontane.api.documentation import PROBLEM, make_openapi, make_page
 from tramontane.api.gate import PREFIX, Gate
 from tramontane.api.handlers import (
+    aliases,
     batches,
     deployments,
     models,
@@ -32,6 +33,7 @@ NOUNS = (
     services,
     deployments,
     plans,
+    aliases,
     tokens,
     streams,
     weights,

@@ -119,6 +119,8 @@ class ApiParts:
     """Called after each change of the desired side, from any thread."""
     nudge_batch: Callable[[str], None]
     """The same for batches, with their id."""
+    aliases_changed: Callable[[str], None]
+    """Called after a change of a project's aliases, with its name, from any thread."""
     revoked: Callable[[str], None]
     """Called after a token was revoked, with its id, so that the gateway refuses it too."""
     limited: Callable[[], None]

@@ -1,10 +1,11 @@
 """From what the store reads to what the API answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
 
 from tramontane.api.candidates import sizing_view
+from tramontane.domain.alias import Alias
 from tramontane.domain.batch import Batch
 from tramontane.domain.cell import Cell
 from tramontane.domain.definition import ModelSource
@@ -25,8 +26,10 @@ from tramontane.store.records import ServiceRecord
 from tramontane.store.tokens import TokenRecord
 from tramontane.wire.definitions import view_from_definition
 from tramontane.wire.schemas import (
+    AliasView,
     BatchErrorView,
     BatchView,
+    CanaryBody,
     CellView,
     DeploymentView,
     DiskView,
@@ -39,6 +42,7 @@ from tramontane.wire.schemas import (
     ModelView,
     ProjectView,
     ServiceView,
+    ShareBody,
     SizingView,
     TokenView,
     WeightsFileView,
@@ -132,6 +136,23 @@ def deployment_view(
         serving=deployment.id == service.serving_deployment,
         definition=view_from_definition(deployment.definition),
         warnings=list(warnings),
+    )
+
+
+def alias_view(alias: Alias, models: Collection[str]) -> AliasView:
+    """Return an alias; ``models`` are the model services that its project has."""
+    definition = alias.definition
+    return AliasView(
+        name=alias.name,
+        project=alias.project,
+        targets=[ShareBody.model_validate(asdict(each)) for each in definition.targets],
+        canaries=[CanaryBody.model_validate(asdict(each)) for each in definition.canaries],
+        fallbacks=list(definition.fallbacks),
+        first_token_s=definition.first_token_s,
+        between_tokens_s=definition.between_tokens_s,
+        missing=[each for each in definition.services if each not in models],
+        generation=alias.generation,
+        created_at=alias.created_at,
     )
 
 

@@ -74,6 +74,7 @@ from tramontane.processes.network import (
 from tramontane.processes.rotation import keep_rotating
 from tramontane.processes.serving import ApiServer
 from tramontane.processes.weights import make_fetcher
+from tramontane.reconcile.aliases import AliasReconciler
 from tramontane.reconcile.builds import BuildReconciler
 from tramontane.reconcile.demand import DemandTracker, service_of
 from tramontane.reconcile.garbage import GarbageReconciler
@@ -155,6 +156,7 @@ class Control:
         self._queue: NudgeQueue[ServiceId] = NudgeQueue(self._clock.monotonic)
         self._builds: NudgeQueue[DeploymentId] = NudgeQueue(self._clock.monotonic)
         self._keys: NudgeQueue[str] = NudgeQueue(self._clock.monotonic)
+        self._aliases: NudgeQueue[str] = NudgeQueue(self._clock.monotonic)
         self._demand = DemandTracker(self._clock.now())
         self._issuer = TokenIssuer(
             load_signing_key(layout.signing_key), store, self._clock, random_id
@@ -198,6 +200,7 @@ class Control:
         services = self._make_services(cell, runtime, gateway, self._make_access())
         builds = self._make_builds()
         keys = self._make_keys(gateway)
+        aliases = self._make_aliases(services, gateway)
         garbage = self._make_garbage(cell, runtime)
         ledger = self._make_ledger(keys)
         api = self._make_api(self._make_facts(envoy, garbage), {cell.id: runtime}, ledger.limit)
@@ -205,7 +208,12 @@ class Control:
         # What runs is known before anything is decided; Envoy is told only the whole truth.
         await services.adopt()
         gateway.publish_bounds(self._bounds)
-        gateway.publish_all(services.routes_now(), services.egress_now(), await keys.read_trust())
+        gateway.publish_all(
+            services.routes_now(),
+            services.egress_now(),
+            await keys.read_trust(),
+            await aliases.adopt(),
+        )
         await gateway.start()
         async with asyncio.TaskGroup() as group:
             serving = (
@@ -218,6 +226,7 @@ class Control:
                     services.run(),
                     builds.run(),
                     keys.run(),
+                    aliases.run(),
                     garbage.run(),
                     ledger.run(),
                     self._files.run(),
@@ -310,6 +319,7 @@ class Control:
             clock=self._clock,
             ids=random_id,
             on_change=self._feed.announce,
+            on_models_change=self._aliases.nudge,
             check_start=self._models.check_unchanged,
             model_access=access,
         )
@@ -321,6 +331,11 @@ class Control:
             queue=self._builds,
             services=self._queue,
             clock=self._clock,
+        )
+
+    def _make_aliases(self, services: ServiceReconciler, gateway: Gateway) -> AliasReconciler:
+        return AliasReconciler(
+            store=self._store, routes=gateway, models=services.models_now, queue=self._aliases
         )
 
     def _make_ledger(self, keys: KeyReconciler) -> LedgerReconciler:
@@ -464,6 +479,7 @@ class Control:
             ids=random_id,
             nudge=self._queue.nudge,
             nudge_batch=self._files.batches.queue.nudge,
+            aliases_changed=self._aliases.nudge,
             revoked=lambda _: self._keys.nudge(ALL),
             limited=limited,
             platform=facts,

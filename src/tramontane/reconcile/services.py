@@ -108,6 +108,8 @@ class ServiceReconciler:
     ids: IdFactory
     on_change: Callable[[ServiceId], None]
     """Called after something about the service was written, for those who watch it."""
+    on_models_change: Callable[[str], None] = lambda _: None
+    """Called when a model of this project has got or lost its route."""
     check_start: Callable[[Deployment], None] = lambda _: None
     """Raises what speaks against starting instances of a deployment now."""
 
@@ -137,6 +139,11 @@ class ServiceReconciler:
     def routes_now(self) -> list[ServiceRoute]:
         """Return every route that is or should be served."""
         return list(self._published.values())
+
+    def models_now(self, project: str) -> frozenset[str]:
+        """Return the services of a project that have a route as a model."""
+        routes = self._published.values()
+        return frozenset(each.service for each in routes if each.model and each.project == project)
 
     def egress_now(self) -> list[EgressRoute]:
         """Return every way out that is or should be open."""
@@ -287,6 +294,9 @@ class ServiceReconciler:
             elif published is not None:
                 self.routes.remove_service(published.project, published.service)
                 del self._published[service_id]
+            with_model = [each for each in (route, published) if each is not None and each.model]
+            if len(with_model) == 1:
+                self.on_models_change(with_model[0].project)
         target = route.target if route else None
         if target is None or isinstance(target, Refusal) or target.endpoints is not None:
             self.demand.settle(service_id)

@@ -30,7 +30,7 @@ from tramontane.base.errors import Unavailable
 from tramontane.store.database import Database, parse_url, sqlite_url
 from tramontane.store.tables import METADATA
 
-HEAD = "0008"
+HEAD = "0009"
 """The newest step in ``store.migrations.versions``."""
 APART_S = 600.0
 LOCK = 7_265_616_770_001

@@ -10,7 +10,7 @@ from tramontane.domain.project import Project
 from tramontane.store.database import Database
 from tramontane.store.part import Part, suggest
 from tramontane.store.rows import NAMES, project_from_row, to_json
-from tramontane.store.tables import PROJECTS, SERVICES
+from tramontane.store.tables import ALIASES, PROJECTS, SERVICES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,8 @@ class Projects(Part):
                     f"project {name} still has services ({', '.join(left[:5])}"
                     f"{' …' if len(left) > 5 else ''}); delete them first"
                 )
+            # Without models they lead nowhere.
+            connection.execute(delete(ALIASES).where(ALIASES.c.project == name))
             connection.execute(delete(PROJECTS).where(PROJECTS.c.name == name))
 
 

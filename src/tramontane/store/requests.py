@@ -23,6 +23,17 @@ class RequestKey:
     fingerprint: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """When a change may happen: only at this generation, only once under this key."""
+
+    expected_generation: int | None = None
+    request: RequestKey | None = None
+
+
+ALWAYS = Guard()
+
+
 class Requests(Part):
     """Keys of requests that change nothing in the store, such as running a command."""
 

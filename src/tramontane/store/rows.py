@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from tramontane.domain.alias import Alias, AliasDefinition
 from tramontane.domain.artifact import Artifact
 from tramontane.domain.cell import Capacity, Cell, Fact
 from tramontane.domain.definition import Definition, DirectorySource, ServiceKind
@@ -23,6 +24,7 @@ from tramontane.domain.token import Scope, Token
 Row = Mapping[Any, Any]
 
 DEFINITION: TypeAdapter[Definition] = TypeAdapter(Definition)
+ALIAS: TypeAdapter[AliasDefinition] = TypeAdapter(AliasDefinition)
 ARTIFACT: TypeAdapter[Artifact] = TypeAdapter(Artifact)
 FACTS: TypeAdapter[tuple[Fact, ...]] = TypeAdapter(tuple[Fact, ...])
 NAMES: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[str, ...])
@@ -108,6 +110,13 @@ def instance_from_row(row: Row) -> Instance:
     values = _named(row)
     values["status"] = InstanceStatus(values["status"])
     return Instance(**values)
+
+
+def alias_from_row(row: Row) -> Alias:
+    """Return the value of a row of ``aliases``."""
+    values = _named(row)
+    values["definition"] = ALIAS.validate_json(values["definition"])
+    return Alias(**values)
 
 
 def cell_from_row(row: Row) -> Cell:

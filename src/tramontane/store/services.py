@@ -5,7 +5,7 @@ and by the idempotency key it sent, and raises the service's generation if it ch
 that decisions made from older reads are refused (``store.snapshots``).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sqlalchemy import Connection, func, insert, select, update
 
@@ -16,10 +16,11 @@ from tramontane.domain.deployment import OVER, Deployment, DeploymentStatus
 from tramontane.domain.ids import DeploymentId
 from tramontane.domain.service import Service, ServiceStatus
 from tramontane.domain.snapshot import Event
+from tramontane.store.aliases import check_no_alias
 from tramontane.store.events import add_events
 from tramontane.store.part import Part
 from tramontane.store.projects import insert_project, lock_project
-from tramontane.store.requests import RequestKey, find_result, remember_result
+from tramontane.store.requests import ALWAYS, Guard, find_result, remember_result
 from tramontane.store.rows import artifact_to_row, deployment_to_row, source_digest_of
 from tramontane.store.service_rows import (
     AUTOMATIC,
@@ -32,17 +33,6 @@ from tramontane.store.service_rows import (
 )
 from tramontane.store.sources import hold_source
 from tramontane.store.tables import DEPLOYMENTS
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guard:
-    """When a change may happen: only at this generation, only once under this key."""
-
-    expected_generation: int | None = None
-    request: RequestKey | None = None
-
-
-ALWAYS = Guard()
 
 
 class Services(Part):
@@ -77,6 +67,7 @@ class Services(Part):
             else:
                 _check_changeable(service)
             _check_generation(service, guard)
+            check_no_alias(connection, project, name, definition)
             service, deployment = self._deploy(connection, service, definition, now=now, ids=ids)
             remember_result(connection, guard.request, deployment.id, now)
             return service, deployment
@@ -190,6 +181,7 @@ class Services(Part):
             _check_changeable(service)
             _check_generation(service, guard)
             target = find_rollback(connection, service, number)
+            check_no_alias(connection, project, name, target.definition)
             if target.id != service.desired_deployment or service.paused:
                 values = {"desired_deployment": target.id, "kind": target.definition.kind.value}
                 service = change_service(connection, service, values | AUTOMATIC)

@@ -5,6 +5,7 @@ All methods block on the database; asyncio code calls them with ``asyncio.to_thr
 
 from pathlib import Path
 
+from tramontane.store.aliases import Aliases
 from tramontane.store.batches import Batches
 from tramontane.store.cells import Cells
 from tramontane.store.database import Database, parse_url, sqlite_url
@@ -27,6 +28,7 @@ from tramontane.store.usage import UsageLedger
 class Store(
     Projects,
     Services,
+    Aliases,
     Records,
     Snapshots,
     Events,

@@ -117,6 +117,16 @@ EVENTS = Table(
     Index(None, "service_id", "id"),
 )
 
+ALIASES = Table(
+    "aliases",
+    METADATA,
+    Column("project", Text, ForeignKey("projects.name"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("definition", Text, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
 CELLS = Table(
     "cells",
     METADATA,

@@ -309,6 +309,52 @@ def plan_services(project: str, services: Mapping[str, Document]) -> Call:
     return replace(call, repeatable=True)
 
 
+# --- aliases -----------------------------------------------------------------------------------
+
+
+def list_aliases(project: str | None = None) -> Call:
+    """The aliases of one project, or of all."""
+    return _get("aliases", query=[("project", project)])
+
+
+def get_alias(project: str, name: str) -> Call:
+    """One alias: which model services answer under its name."""
+    return _get("projects", project, "aliases", name)
+
+
+def put_alias(  # noqa: PLR0913 - one argument per field of an alias
+    project: str,
+    name: str,
+    *,
+    targets: Sequence[tuple[str, int]],
+    canaries: Sequence[tuple[str, str, str]] = (),
+    fallbacks: Sequence[str] = (),
+    first_token_s: float | None = None,
+    between_tokens_s: float | None = None,
+) -> Call:
+    """Make an alias, or replace all that it says; it serves at once.
+
+    ``targets`` are services with their share in per cent, ``canaries`` a header, its value and the
+    service for requests that have it.
+    """
+    body = {
+        "targets": [{"service": service, "percent": percent} for service, percent in targets],
+        "canaries": [
+            {"header": header, "value": value, "service": service}
+            for header, value, service in canaries
+        ],
+        "fallbacks": list(fallbacks),
+        "first_token_s": first_token_s,
+        "between_tokens_s": between_tokens_s,
+    }
+    return _send("PUT", "projects", project, "aliases", name, json_body=body)
+
+
+def delete_alias(project: str, name: str) -> Call:
+    """Forget an alias; its services stay."""
+    return _send("DELETE", "projects", project, "aliases", name)
+
+
 # --- sources -----------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from tramontane.wire import calls
 from tramontane.wire.calls import Call
 from tramontane.wire.exchange import Exchange, find_peer
 from tramontane.wire.schemas import (
+    AliasView,
     BatchView,
     CellView,
     CreatedToken,
@@ -212,6 +213,10 @@ class Client:
     get_deployment = _fetches(calls.get_deployment, DeploymentView)
     list_instances = _fetches(calls.list_instances, list[InstanceView])
     list_events = _fetches(calls.list_events, list[EventView])
+    list_aliases = _fetches(calls.list_aliases, list[AliasView])
+    get_alias = _fetches(calls.get_alias, AliasView)
+    put_alias = _fetches(calls.put_alias, AliasView)
+    delete_alias = _fetches(calls.delete_alias, NoneType)
     plan_services = _fetches(calls.plan_services, PlanView)
     upload_source = _fetches(calls.upload_source, SourceView)
     stream_logs = _streams(calls.stream_logs, LogLine)
@@ -330,6 +335,10 @@ class AsyncClient:
     get_deployment = _afetches(calls.get_deployment, DeploymentView)
     list_instances = _afetches(calls.list_instances, list[InstanceView])
     list_events = _afetches(calls.list_events, list[EventView])
+    list_aliases = _afetches(calls.list_aliases, list[AliasView])
+    get_alias = _afetches(calls.get_alias, AliasView)
+    put_alias = _afetches(calls.put_alias, AliasView)
+    delete_alias = _afetches(calls.delete_alias, NoneType)
     plan_services = _afetches(calls.plan_services, PlanView)
     upload_source = _afetches(calls.upload_source, SourceView)
     stream_logs = _astreams(calls.stream_logs, LogLine)

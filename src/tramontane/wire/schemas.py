@@ -6,7 +6,7 @@ do not know.
 """
 
 from decimal import Decimal
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -17,6 +17,9 @@ NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
 NAME_IN_WORDS = "a name of lower-case letters, digits and hyphens (at most 40, a letter first)"
 
 BATCH_ID_PATTERN = r"^batch_[a-z0-9]{1,60}$"
+HEADER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9-]{0,63}$"
+RESERVED_HEADERS = ("x-tramontane-", "x-envoy-")
+"""What begins so is the gateway's own: clients cannot send it."""
 TOKEN_ID_PATTERN = r"^tok_[a-z0-9]{1,60}$"  # noqa: S105 - no secret
 MODEL_NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._:/-]{0,126}[A-Za-z0-9])?$"
 """Of models and of other names that lead to one: what clients send as ``model``."""
@@ -235,6 +238,62 @@ class ExecRequest(Request):
     timeout_s: Annotated[float, Field(gt=0, le=600)] = 60.0
 
 
+def _require_free_header(name: str) -> str:
+    if name.lower().startswith(RESERVED_HEADERS):
+        raise ValueError("expected a header of your own, such as x-canary: this one is reserved")
+    return name.lower()
+
+
+class ShareBody(Request):
+    """How much of what is asked under an alias goes to one model service."""
+
+    service: Name
+    percent: Annotated[int, Field(ge=1, le=100)] = 100
+
+
+class CanaryBody(Request):
+    """Requests with this header and value go to this model service."""
+
+    header: Annotated[
+        str,
+        Field(pattern=HEADER_PATTERN, examples=["x-canary"]),
+        AfterValidator(_require_free_header),
+    ]
+    value: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[\x21-\x7e]+$")]
+    service: Name
+
+
+class AliasBody(Request):
+    """Which model services answer under one name, and when the next one is tried.
+
+    Both times hold for streams only: of any other answer nothing is seen before its end. They run
+    from the request on, so that waking a service counts.
+    """
+
+    targets: Annotated[list[ShareBody], Field(min_length=1, max_length=16)]
+    canaries: Annotated[list[CanaryBody], Field(max_length=16)] = []
+    fallbacks: Annotated[list[Name], Field(max_length=8)] = []
+    """Tried in this order, before the first byte of the answer only."""
+    first_token_s: Annotated[float, Field(ge=0.05, le=3600)] | None = None
+    between_tokens_s: Annotated[float, Field(ge=0.05, le=3600)] | None = None
+
+    @model_validator(mode="after")
+    def _check_sums(self) -> Self:
+        whole = sum(each.percent for each in self.targets)
+        if whole != 100:
+            raise ValueError(f"expected shares of targets that add up to 100, got {whole}")
+        named = [each.service for each in self.targets]
+        if len(set(named)) < len(named) or len(set(self.fallbacks)) < len(self.fallbacks):
+            raise ValueError("expected each service once among targets, and once among fallbacks")
+        first, between = self.first_token_s, self.between_tokens_s
+        if first is not None and between is not None and between < first:
+            raise ValueError(
+                f"expected between_tokens_s of at least first_token_s ({first:g}), since a stream "
+                f"is silent until its first token, got {between:g}"
+            )
+        return self
+
+
 class ProjectRequest(Request):
     """Presets that every service of the project must satisfy, besides its own."""
 
@@ -351,6 +410,22 @@ class FactView(View):
     source: str
     recorded_at: float
     valid_until: float | None = None
+
+
+class AliasView(View):
+    """What ``tram aliases get NAME -o json`` prints."""
+
+    name: str
+    project: str
+    targets: list[ShareBody]
+    canaries: list[CanaryBody]
+    fallbacks: list[str]
+    first_token_s: float | None
+    between_tokens_s: float | None
+    missing: list[str]
+    """Services that it names and that were deleted since: they are skipped."""
+    generation: int
+    created_at: float
 
 
 class CellView(View):

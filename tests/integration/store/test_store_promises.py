@@ -37,8 +37,7 @@ from tramontane.store import upgrade
 from tramontane.store.database import Database, parse_url, sqlite_url
 from tramontane.store.events import EVENTS_KEPT
 from tramontane.store.migration import HEAD, migrate, migrate_apart
-from tramontane.store.requests import KEPT_S, RequestKey
-from tramontane.store.services import Guard
+from tramontane.store.requests import KEPT_S, Guard, RequestKey
 from tramontane.store.snapshots import ENDED_KEPT
 from tramontane.store.store import Store, open_store
 from tramontane.store.tables import METADATA

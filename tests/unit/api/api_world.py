@@ -146,6 +146,7 @@ class World:
     logs: SmallLogs
     nudged: list[ServiceId]
     nudged_batches: list[str]
+    changed: list[str]
     revoked: list[str]
     executed: list[tuple[Instance, tuple[str, ...]]]
     weights: SmallWeights
@@ -170,6 +171,7 @@ def build_world(store: Store, directory: Path) -> World:
     logs = SmallLogs()
     nudged: list[ServiceId] = []
     nudged_batches: list[str] = []
+    changed: list[str] = []
     revoked: list[str] = []
     executed: list[tuple[Instance, tuple[str, ...]]] = []
 
@@ -195,6 +197,7 @@ def build_world(store: Store, directory: Path) -> World:
         ids=ids,
         nudge=nudged.append,
         nudge_batch=nudged_batches.append,
+        aliases_changed=changed.append,
         revoked=revoked.append,
         limited=lambda: None,
         platform=SmallPlatform(),
@@ -206,16 +209,17 @@ def build_world(store: Store, directory: Path) -> World:
         heartbeat_s=0.01,
     )
     return World(
-        make_app(parts),
-        parts,
-        store,
-        clock,
-        logs,
-        nudged,
-        nudged_batches,
-        revoked,
-        executed,
-        weights,
+        app=make_app(parts),
+        parts=parts,
+        store=store,
+        clock=clock,
+        logs=logs,
+        nudged=nudged,
+        nudged_batches=nudged_batches,
+        changed=changed,
+        revoked=revoked,
+        executed=executed,
+        weights=weights,
     )
 
 

@@ -18,7 +18,7 @@ from tramontane.base.ids import counting_ids
 from tramontane.domain.definition import Definition, ModelSource, Scaling, ServiceKind
 from tramontane.domain.deployment import DeploymentStatus
 from tramontane.domain.snapshot import Changes
-from tramontane.store.services import Guard
+from tramontane.store.requests import Guard
 from tramontane.store.store import Store, open_store
 
 NAMES = st.sampled_from(["a", "b"])

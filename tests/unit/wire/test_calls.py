@@ -25,6 +25,8 @@ SAMPLES: dict[str, object] = {
     "file": Path("archive"),
     "definition": BODY,
     "services": {"hello": BODY},
+    "targets": [("small", 100)],
+    "limits": {},
     "instances": 1,
     "limits": {"streams": 2},
     "number": 3,
