@@ -17,7 +17,7 @@ from tramontane.cli.rollout import Rollout, digest_of, follow, put, upload
 from tramontane.cli.session import Session, pass_session
 from tramontane.wire import calls
 from tramontane.wire.manifest import MANIFEST_NAME, Manifest, ManifestService
-from tramontane.wire.schemas import DefinitionBody
+from tramontane.wire.schemas import AliasBody, DefinitionBody
 
 FILE_OPTION = click.option(
     "-f",
@@ -73,6 +73,7 @@ def apply(
         session.about_service(project, name)
         rollouts.append(put(api, project, name, definition))
         session.note(f"{name}: {rollouts[-1]}")
+    _put_aliases(session, project, manifest)
     exit_code = _wait_for_all(session, rollouts, timeout) if wait else 0
     found = [api.fetch(calls.get_service(project, name)) for name in wanted]
     if output != "table":
@@ -106,6 +107,33 @@ def plan(session: Session, file: Path, project: str | None, output: str) -> None
         if position:
             click.echo()
         _print_planned(service)
+    present = {each["name"]: each for each in session.api().fetch(calls.list_aliases(project))}
+    for name, alias in manifest.aliases.items():
+        body = alias.model_dump()
+        same = name in present and body == {key: present[name][key] for key in body}
+        action = "unchanged" if same else "update" if name in present else "create"
+        click.echo(f"\n{name}: {action}\n  an alias of {_describe(alias)}")
+
+
+def _put_aliases(session: Session, project: str, manifest: Manifest) -> None:
+    """After the services that they name, which need not serve yet."""
+    for name, alias in manifest.aliases.items():
+        session.about(f"alias {name} in project {project}", "tram models list")
+        call = calls.put_alias(
+            project,
+            name,
+            targets=[(each.service, each.percent) for each in alias.targets],
+            canaries=[(each.header, each.value, each.service) for each in alias.canaries],
+            fallbacks=alias.fallbacks,
+            first_token_s=alias.first_token_s,
+            between_tokens_s=alias.between_tokens_s,
+        )
+        session.api().fetch(call)
+        session.note(f"{name}: an alias of {_describe(alias)}")
+
+
+def _describe(alias: AliasBody) -> str:
+    return ", ".join(f"{each.service} ({each.percent} %)" for each in alias.targets)
 
 
 def _print_planned(service: dict[str, Any]) -> None:

@@ -45,7 +45,7 @@ def chat(
 ) -> None:
     """Talk to a model: one question with TEXT, a conversation without.
 
-    NAME may be left out where there is only one model.
+    NAME is a model or an alias; it may be left out where there is only one model.
     """
     session.about("model" + (f" {model}" if model else ""), "tram models list")
     found, text = _choose(session, words, model, project)
@@ -88,6 +88,10 @@ def _choose(
         if project is None or each["project"] == project
     ]
     named = {each["name"]: each for each in found}
+    wanted = model or (words[0] if words else None)
+    if wanted is not None and wanted not in named:
+        aliases = session.api().fetch(calls.list_aliases(project))
+        named |= {each["name"]: each for each in aliases if each["name"] not in named}
     if model is not None:
         if model not in named:
             raise make_not_found("model", model, named)

@@ -6,8 +6,8 @@ each with its path, what was expected and what was given. Called by the command 
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from tramontane.base.errors import InvalidRequest
 from tramontane.domain.definition import ServiceKind
+from tramontane.wire.alias_forms import CANARY_FORM, parse_canary
 from tramontane.wire.kinds import find_unfit
 from tramontane.wire.manifest_form import ManyForm, ServiceForm, SingleForm
 from tramontane.wire.manifest_problems import (
@@ -28,6 +29,7 @@ from tramontane.wire.manifest_problems import (
 )
 from tramontane.wire.schemas import (
     NAME_IN_WORDS,
+    AliasBody,
     DefinitionBody,
     DirectorySourceBody,
     ModelSourceBody,
@@ -69,6 +71,7 @@ class Manifest:
 
     project: str | None
     services: tuple[ManifestService, ...]
+    aliases: Mapping[str, AliasBody] = field(default_factory=dict[str, AliasBody])
 
 
 KindOfSource = Callable[[str], ServiceKind]
@@ -96,14 +99,16 @@ def read_manifest(
     form, problems = _check_form(value, ManyForm if many else SingleForm)
     services: list[ManifestService] = []
     project: str | None = None
+    aliases: dict[str, AliasBody] = {}
     if form is not None:
         project = form.project
         form, workers = _with_workers(form, kind_of_source)
         found = _services(form, problems)
         services = [replace(each, implied_worker=each.name in workers) for each in found]
+        aliases = _aliases(form, problems) if isinstance(form, ManyForm) else {}
     if problems:
         raise invalid(file_name, problems)
-    return Manifest(project=project, services=tuple(services))
+    return Manifest(project=project, services=tuple(services), aliases=aliases)
 
 
 def manifest_schema() -> dict[str, Any]:
@@ -219,6 +224,41 @@ def _services(form: SingleForm | ManyForm, problems: list[Problem]) -> list[Mani
         if definition is not None:
             found.append(ManifestService(name, definition))
     return found
+
+
+def _aliases(form: ManyForm, problems: list[Problem]) -> dict[str, AliasBody]:
+    found: dict[str, AliasBody] = {}
+    for name, alias in form.aliases.items():
+        path = f"aliases.{quoted(name)}"
+        _check_name(path, name, problems)
+        if name in form.services:
+            problems.append(Problem(path, "expected another name: a service has this one"))
+        canaries = [parse_canary(each) for each in alias.canary]
+        if None in canaries:
+            problems.append(Problem(f"{path}.canary", f"expected {CANARY_FORM}"))
+        body = _given(
+            targets=[{"service": each, "percent": part} for each, part in alias.to.items()],
+            canaries=[
+                {"header": each[0], "value": each[1], "service": each[2]}
+                for each in canaries
+                if each is not None
+            ],
+            fallbacks=alias.fallback,
+            first_token_s=alias.first_token,
+            between_tokens_s=alias.between_tokens,
+        )
+        try:
+            found[name] = AliasBody.model_validate(body)
+        except ValidationError as error:
+            problems.extend(_alias_problem(path, each) for each in _details(error))
+    return found
+
+
+def _alias_problem(path: str, error: ErrorDetails) -> Problem:
+    if not error["loc"]:  # of the alias as a whole, which the message tells more of
+        return Problem(path, error["msg"].removeprefix("Value error, "))
+    found = limit_problem(error)
+    return Problem(f"{path}.{found.path}", found.text)
 
 
 def _check_name(path: str, name: str, problems: list[Problem]) -> None:

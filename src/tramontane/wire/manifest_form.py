@@ -45,6 +45,11 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _whole(value: Any) -> Any:
+    """Take one service where shares are meant."""
+    return {value: 100} if isinstance(value, str) else value
+
+
 def _probe(value: Any) -> Any:
     """Take a path where nothing else about the probe is said."""
     return {"path": value} if isinstance(value, str) else value
@@ -225,6 +230,34 @@ class SingleForm(ServiceForm):
     name: Annotated[Name | None, Field(description="The directory's name if left out.")] = None
 
 
+class AliasForm(Form):
+    """A name under which several models are asked for."""
+
+    to: Annotated[
+        dict[str, int],
+        BeforeValidator(_whole),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "string"},
+                    {"type": "object", "additionalProperties": {"type": "integer"}},
+                ]
+            }
+        ),
+        Field(description="A model service, or several with their shares in per cent."),
+    ]
+    canary: Annotated[
+        Names, Field(description="Requests with a header, as `x-canary=yes:large`.")
+    ] = []
+    fallback: Annotated[Names, Field(description="Model services to try next, in order.")] = []
+    first_token: Annotated[
+        Duration | None, Field(description="A stream that has not begun by then falls back.")
+    ] = None
+    between_tokens: Annotated[
+        Duration | None, Field(description="A stream that is silent for so long has failed.")
+    ] = None
+
+
 class ManyForm(Form):
     """A manifest for several services of one project."""
 
@@ -233,3 +266,6 @@ class ManyForm(Form):
         Names, Field(description="Presets that every service below must satisfy as well.")
     ] = []
     services: Annotated[dict[Name, ServiceForm], Field(description="Services by name.")]
+    aliases: Annotated[
+        dict[Name, AliasForm], Field(description="Names under which several models are asked for.")
+    ] = {}

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from tramontane.base.errors import InvalidRequest
-from tramontane.wire.manifest_form import ManyForm, ServiceForm
+from tramontane.wire.manifest_form import AliasForm, ManyForm, ServiceForm
 from tramontane.wire.quantities import format_bytes
 from tramontane.wire.strict_yaml import quoted
 
@@ -85,12 +85,15 @@ def _unknown_key(location: Sequence[str | int], form: type[BaseModel]) -> str:
     return f"unknown key; known here: {', '.join(known)}"
 
 
+_PARTS: Mapping[str | int, type[BaseModel]] = {"services": ServiceForm, "aliases": AliasForm}
+
+
 def _keys_at(location: Sequence[str | int], form: type[BaseModel]) -> list[str]:
     """Return the keys that are known at a place in the form."""
     here: type[BaseModel] = form
     for step in location:
-        if step == "services" and here is ManyForm:
-            here = ServiceForm
+        if step in _PARTS and here is ManyForm:
+            here = _PARTS[str(step)]
         elif (field := here.model_fields.get(str(step))) is not None:
             inner = field.annotation
             here = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else here
@@ -140,6 +143,11 @@ _NAMES: Mapping[str, str] = {
     "memory_bytes": "memory",
     "cpus": "cpu",
     "processes_max": "processes",
+    "targets": "to",
+    "canaries": "canary",
+    "fallbacks": "fallback",
+    "first_token_s": "first_token",
+    "between_tokens_s": "between_tokens",
     "context_tokens": "context",
 }
 

@@ -23,7 +23,7 @@ class FakeApi:
     """Answers by method and path; a list under ``script`` is played one answer per call."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, Answer] = {}
+        self.answers: dict[str, Answer] = {"GET aliases": []}
         self.calls: list[Call] = []
         self.tokens: list[str | None] = []
         self.down = False

@@ -317,3 +317,39 @@ def test_schema_agrees_with_the_reader() -> None:
     assert validator.is_valid({"name": "a", "policy": "eu", "scale": {"idle": "5m"}})
     assert not validator.is_valid({"name": "a", "scal": {}})
     assert not validator.is_valid({"scale": {"idle": "5x"}})
+
+
+def test_aliases_beside_services() -> None:
+    manifest = read_manifest(
+        b"services: {small: {model: tiny}, large: {model: tiny}}\n"
+        b"aliases:\n"
+        b"  assistant: {to: {small: 90, large: 10}, canary: x-canary=yes:large, first_token: 20s}\n"
+        b"  plain: {to: small, fallback: large}\n"
+    )
+    assistant, plain = manifest.aliases["assistant"], manifest.aliases["plain"]
+    assert [(each.service, each.percent) for each in assistant.targets] == [
+        ("small", 90),
+        ("large", 10),
+    ]
+    assert (assistant.canaries[0].header, assistant.first_token_s) == ("x-canary", 20)
+    assert (plain.targets[0].percent, plain.fallbacks) == (100, ["large"])
+
+
+@pytest.mark.parametrize(
+    ("alias", "words"),
+    [
+        ("a: {to: {small: 50}}", "aliases.a: expected shares of targets that add up to 100"),
+        ("a: {to: {small: 0}}", "aliases.a.to[0].percent: expected at least 1, got the number 0"),
+        ("small: {to: small}", "aliases.small: expected another name: a service has this one"),
+        ("a: {to: small, canary: x}", "aliases.a.canary: expected a header"),
+        (
+            "a: {to: small, falback: small}",
+            "aliases.a.falback: unknown key; did you mean fallback?",
+        ),
+        ("a: {fallback: small}", "aliases.a.to: is missing"),
+    ],
+)
+def test_what_is_wrong_with_an_alias(alias: str, words: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read_manifest(f"services: {{small: {{model: tiny}}}}\naliases: {{{alias}}}\n".encode())
+    assert words in caught.value.message

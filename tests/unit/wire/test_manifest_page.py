@@ -27,6 +27,6 @@ def test_every_key_is_in_the_table() -> None:
 
 def test_examples_are_read() -> None:
     examples = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     for example in examples:
         assert read_manifest(example.encode()).services
