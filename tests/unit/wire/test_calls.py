@@ -26,7 +26,6 @@ SAMPLES: dict[str, object] = {
     "definition": BODY,
     "services": {"hello": BODY},
     "targets": [("small", 100)],
-    "limits": {},
     "instances": 1,
     "limits": {"streams": 2},
     "number": 3,
