@@ -208,12 +208,7 @@ class Control:
         # What runs is known before anything is decided; Envoy is told only the whole truth.
         await services.adopt()
         gateway.publish_bounds(self._bounds)
-        gateway.publish_all(
-            services.routes_now(),
-            services.egress_now(),
-            await keys.read_trust(),
-            await aliases.adopt(),
-        )
+        await _publish_all(gateway, services, keys, aliases)
         await gateway.start()
         async with asyncio.TaskGroup() as group:
             serving = (
@@ -354,6 +349,11 @@ class Control:
             issuer=self._issuer.issuer,
             publish=gateway.publish_trust,
             queue=self._keys,
+        )
+
+    def _make_aliases(self, services: ServiceReconciler, gateway: Gateway) -> AliasReconciler:
+        return AliasReconciler(
+            store=self._store, routes=gateway, models=services.models_now, queue=self._aliases
         )
 
     def _make_garbage(self, cell: Cell, runtime: Runtime) -> GarbageReconciler:
@@ -503,6 +503,13 @@ class Control:
         write_private(layout.platform, json.dumps(addresses, indent=2) + "\n")
         log.info("Tramontane %s is ready", __version__)
         _say({"event": "ready", "pid": os.getpid(), **addresses})
+
+
+async def _publish_all(
+    gateway: Gateway, services: ServiceReconciler, keys: KeyReconciler, aliases: AliasReconciler
+) -> None:
+    trust, names = await keys.read_trust(), await aliases.adopt()
+    gateway.publish_all(services.routes_now(), services.egress_now(), trust, names)
 
 
 def _on_rejected(rejection: Rejection) -> None:

@@ -146,8 +146,6 @@ _NAMES: Mapping[str, str] = {
     "targets": "to",
     "canaries": "canary",
     "fallbacks": "fallback",
-    "first_token_s": "first_token",
-    "between_tokens_s": "between_tokens",
     "context_tokens": "context",
 }
 

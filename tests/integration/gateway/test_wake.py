@@ -169,7 +169,7 @@ async def test_sleep_and_wake_again_many_times(bed: Bed) -> None:
         assert (await asked).status_code == 200
     clusters = (await bed.envoy.ask_admin("GET", "/clusters?format=json")).json()
     names = {status["name"] for status in clusters["cluster_statuses"]}
-    assert names == {"control_plane", "web@5"}
+    assert names == {"control_plane", "chains", "files", "web@5"}
 
 
 async def test_sleep_under_load_fails_no_request(bed: Bed) -> None:
