@@ -328,11 +328,6 @@ class Control:
             clock=self._clock,
         )
 
-    def _make_aliases(self, services: ServiceReconciler, gateway: Gateway) -> AliasReconciler:
-        return AliasReconciler(
-            store=self._store, routes=gateway, models=services.models_now, queue=self._aliases
-        )
-
     def _make_ledger(self, keys: KeyReconciler) -> LedgerReconciler:
         return LedgerReconciler(
             store=self._store,

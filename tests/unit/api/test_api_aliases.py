@@ -1,7 +1,7 @@
 """Aliases over the API: what may be asked, what is answered, and what names may not share."""
 
 import pytest
-from tests.unit.api.api_world import MODEL, World
+from api_world import MODEL, World
 
 from tramontane.domain.token import Scope
 
