@@ -3,7 +3,7 @@
 Never bodies, query strings or credentials: a key appears by its id only.
 """
 
-from tramontane.gateway.bodies import BODY_METADATA, USAGE_METADATA
+from tramontane.gateway.bodies import BODY_METADATA
 from tramontane.gateway.descriptors import Json, named
 from tramontane.gateway.grants import JWT_METADATA
 
@@ -31,8 +31,6 @@ REQUEST_FIELDS: Json = {
     "request_id": "%REQ(X-REQUEST-ID)%",
     "key": f"%DYNAMIC_METADATA({JWT_METADATA}:key:jti)%",
     "model": f"%DYNAMIC_METADATA({BODY_METADATA}:model)%",
-    "prompt_tokens": f"%DYNAMIC_METADATA({USAGE_METADATA}:prompt_tokens)%",
-    "completion_tokens": f"%DYNAMIC_METADATA({USAGE_METADATA}:completion_tokens)%",
 }
 
 

@@ -11,14 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tramontane.domain.route import EgressRoute, ServiceRoute
 from tramontane.gateway.access_logs import REQUEST_FIELDS
-from tramontane.gateway.bodies import BODY_METADATA
+from tramontane.gateway.bodies import BODY_METADATA, READING
 from tramontane.gateway.descriptors import Json
 from tramontane.gateway.inference import (
     PATHS,
     describe_model,
     list_models,
     make_model_action,
-    make_reading,
 )
 from tramontane.gateway.keys import KEY_HEADER
 from tramontane.gateway.listeners import (
@@ -91,7 +90,7 @@ def _make_routes(route: EgressRoute, bound: Sequence[ServiceRoute]) -> Iterator[
         "it names its models under models: in tramontane.yaml",
     )
     for path in PATHS:
-        reading = make_reading(path)
+        reading = READING
         for model in bound:
             assert model.model is not None
             asked = match_metadata(BODY_METADATA, ("model",), model.model)

@@ -12,13 +12,7 @@ from collections.abc import Sequence
 
 from tramontane.domain.route import AliasRoute, Refusal, ServiceRoute
 from tramontane.gateway.aliases import make_alias_actions
-from tramontane.gateway.bodies import (
-    BODY_METADATA,
-    JSON_FILTER,
-    READING,
-    TEXT_PATHS,
-    make_json_requests_only,
-)
+from tramontane.gateway.bodies import BODY_METADATA, READING
 from tramontane.gateway.descriptors import Json, typed
 from tramontane.gateway.files import make_file_routes
 from tramontane.gateway.grants import JWT_METADATA, LISTED, RESTRICTED, make_shown, refused
@@ -36,7 +30,10 @@ from tramontane.gateway.services import (
     openai_error,
 )
 
-PATHS = (*TEXT_PATHS, "/v1/responses", "/v1/embeddings", "/v1/rerank")
+PATHS = (
+    *("/v1/chat/completions", "/v1/completions", "/v1/responses"),
+    *("/v1/embeddings", "/v1/rerank"),
+)
 """Where models are asked. Only here is a body read, so only here can a route ask for its model."""
 
 BELOW: Json = {"path_separated_prefix": "/v1"}
@@ -166,18 +163,8 @@ def _make_no_model(path: str) -> Json:
     return {
         "match": {"path": path},
         **make_answer(404, NO_MODEL),
-        "typed_per_filter_config": make_reading(path),
+        "typed_per_filter_config": READING,
     }
-
-
-def make_reading(path: str) -> Json:
-    """Return what reads the bodies of a path.
-
-    Envoy decides by the route that a request has at first which filters read its body, and they
-    keep the configuration of that one.
-    """
-    restricted = {} if path in TEXT_PATHS else {JSON_FILTER: make_json_requests_only()}
-    return {**READING, **restricted}
 
 
 def _make_cards(name: str, project: str) -> list[Json]:

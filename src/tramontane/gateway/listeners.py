@@ -10,10 +10,8 @@ from tramontane.gateway.access_logs import REQUEST_FIELDS, make_access_log
 from tramontane.gateway.bodies import (
     BUFFER_FILTER,
     JSON_FILTER,
-    SSE_FILTER,
     make_buffer_filter,
     make_json_filter,
-    make_sse_filter,
 )
 from tramontane.gateway.descriptors import Json, named
 from tramontane.gateway.grants import JWT_METADATA, LUA_FILTER, make_listing_filter
@@ -125,7 +123,6 @@ def make_model_filters(options: GatewayOptions) -> list[Json]:
             "typed_config": make_buffer_filter(options.body_max_bytes),
         },
         {"name": JSON_FILTER, "disabled": True, "typed_config": make_json_filter()},
-        {"name": SSE_FILTER, "disabled": True, "typed_config": make_sse_filter()},
         make_on_demand_filter(),
         named(
             "envoy.filters.http.router",

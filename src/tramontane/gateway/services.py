@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator
 
 from tramontane.domain.route import Refusal, ServiceRoute
-from tramontane.gateway.bodies import JSON_FILTER, READING, TEXT_PATHS, make_json_requests_only
 from tramontane.gateway.descriptors import Json, named, typed
 from tramontane.gateway.grants import JWT_METADATA, refused
 
@@ -26,8 +25,6 @@ def make_service_host(route: ServiceRoute, domain: str) -> Json:
     """Return the virtual host of one service."""
     name = f"{route.service}.{route.project}.{domain}"
     filters = make_on_demand(route)
-    if route.model is not None:
-        filters |= READING
     if route.key_required:
         filters[JWT_METADATA] = KEYED
     return {
@@ -45,10 +42,6 @@ def _make_routes(route: ServiceRoute) -> Iterator[Json]:
         mine = [of_project(route.project), *refused(route.model)]
         other = make_answer(403, error("forbidden", "this key is for other models"))
         yield {"match": {"prefix": "/", "dynamic_metadata": mine}, **other}
-    if route.model is not None:
-        for path in TEXT_PATHS:
-            yield {"match": {"path": path, **key}, **action}
-        action["typed_per_filter_config"] = {JSON_FILTER: make_json_requests_only()}
     yield {"match": {"prefix": "/", **key}, **action}
     if route.key_required:
         other = make_answer(403, error("forbidden", "this key is of another project"))

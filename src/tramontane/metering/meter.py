@@ -17,6 +17,8 @@ from tramontane.metering.requests import BadRequest, error_body, prepare
 
 BACKLOG = 512
 """Connections that may wait to be accepted."""
+BODY_BYTES_MAX = 32 * 1024**2
+"""As at the gateway, which on a model's own host lets pass what it does not read."""
 KEY_HEADER = b"x-tramontane-key"
 """Set by the gateway from the verified key, never by clients."""
 REQUEST_ID_HEADER = b"x-request-id"
@@ -76,6 +78,7 @@ class _GatewayConnection(asyncio.Protocol):
         self._path = b""
         self._key = self._request_id = ""
         self._body: list[bytes] = []
+        self._body_bytes = 0
         self._exchange: Exchange | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -107,7 +110,8 @@ class _GatewayConnection(asyncio.Protocol):
     # What the parser finds.
 
     def on_message_begin(self) -> None:
-        self._path, self._key, self._request_id, self._body = b"", "", "", []
+        self._path, self._key, self._request_id = b"", "", ""
+        self._body, self._body_bytes = [], 0
 
     def on_url(self, url: bytes) -> None:
         self._path += url
@@ -120,7 +124,9 @@ class _GatewayConnection(asyncio.Protocol):
             self._request_id = value.decode("latin-1")
 
     def on_body(self, piece: bytes) -> None:
-        self._body.append(piece)
+        self._body_bytes += len(piece)
+        if self._body_bytes <= BODY_BYTES_MAX:
+            self._body.append(piece)
 
     def on_message_complete(self) -> None:
         if self._exchange is not None:
@@ -128,6 +134,9 @@ class _GatewayConnection(asyncio.Protocol):
             return
         if self._parser.get_method() != b"POST":
             self._refuse(404, "not_found", "there is no such path here")
+            return
+        if self._body_bytes > BODY_BYTES_MAX:
+            self._refuse(413, "body_too_large", "the request body is too large")
             return
         self._take_up(self._path.partition(b"?")[0], b"".join(self._body))
 

@@ -198,22 +198,17 @@ async def test_models_are_listed_per_project(bed: Bed) -> None:
         assert (await client.get("/v1/models")).status_code == 401
 
 
-async def test_usage_of_json_and_streams_is_logged(bed: Bed) -> None:
-    usage = {"prompt_tokens": 11, "completion_tokens": 22, "total_tokens": 33}
+async def test_streams_pass_as_they_come_and_whatever_is_in_them(bed: Bed) -> None:
+    """Envoy 1.40 ends with a segmentation fault where it is to read such events."""
 
     async def engine(exchange: Exchange) -> None:
-        request = json.loads(await exchange.body())
-        if not request.get("stream"):
-            body = json.dumps({"choices": [], "usage": usage}).encode()
-            await exchange.answer(body, kind="application/json")
-            return
+        await exchange.body()
         exchange.writer.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
         )
-        exchange.writer.write(b'data: {"choices":[{"delta":{"content":"a"}}],"usage":null}\n\n')
+        exchange.writer.write(b'data: 1\n\ndata: null\n\ndata: "x"\n\ndata: first\n\n')
         await exchange.writer.drain()
         await first_seen.wait()
-        exchange.writer.write(b"data: " + json.dumps({"usage": usage}).encode() + b"\n\n")
         exchange.writer.write(b"data: [DONE]\n\n")
         await exchange.writer.drain()
         exchange.writer.close()
@@ -222,7 +217,6 @@ async def test_usage_of_json_and_streams_is_logged(bed: Bed) -> None:
     server = await bed.serve("a", engine)
     bed.publish("one", awake("one@1", server), model="one")
     await bed.applied()
-    await bed.infer({"model": "one"}, key=bed.signer.key())
     async with (
         bed.client() as client,
         client.stream(
@@ -233,11 +227,11 @@ async def test_usage_of_json_and_streams_is_logged(bed: Bed) -> None:
         ) as answer,
     ):
         chunks = answer.aiter_bytes()
-        assert b'"a"' in await anext(chunks)  # arrives before the stream ends
+        assert b"first" in await anext(chunks)  # arrives before the stream ends
         first_seen.set()
         assert b"[DONE]" in b"".join([chunk async for chunk in chunks])
-    for line in await bed.log_lines(2):
-        assert (line["prompt_tokens"], line["completion_tokens"]) == (11, 22)
+    (line,) = await bed.log_lines(1)
+    assert (line["code"], line["model"]) == (200, "one")
 
 
 async def test_bodies_up_to_the_limit_and_over() -> None:
