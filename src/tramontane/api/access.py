@@ -118,3 +118,6 @@ Administrator = Annotated[Caller, Depends(ChangePermission(Scope.ADMIN))]
 
 NamePath = Annotated[str, Path(pattern=NAME_PATTERN, examples=["hello"])]
 ProjectQuery = Annotated[str | None, Query(pattern=NAME_PATTERN)]
+ServiceQuery = Annotated[str | None, Query(pattern=NAME_PATTERN)]
+MomentQuery = Annotated[float | None, Query(ge=0, le=1e11, allow_inf_nan=False)]
+"""Seconds since the epoch."""

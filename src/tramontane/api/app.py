@@ -20,6 +20,7 @@ from tramontane.api.handlers import (
     sources,
     streams,
     tokens,
+    usage,
     weights,
 )
 from tramontane.api.parts import ApiParts
@@ -36,6 +37,7 @@ NOUNS = (
     aliases,
     tokens,
     streams,
+    usage,
     weights,
     batches,
 )

@@ -25,17 +25,15 @@ from tramontane.store.projects import ProjectRecord
 from tramontane.store.records import ServiceRecord
 from tramontane.store.tokens import TokenRecord
 from tramontane.wire.definitions import view_from_definition
+from tramontane.wire.inference_schemas import BatchErrorView, BatchView, FileView
 from tramontane.wire.schemas import (
     AliasView,
-    BatchErrorView,
-    BatchView,
     CanaryBody,
     CellView,
     DeploymentView,
     DiskView,
     EventView,
     FactView,
-    FileView,
     InstanceView,
     LimitsView,
     ModelFactsView,

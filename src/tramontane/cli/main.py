@@ -41,6 +41,7 @@ COMMANDS = {
     "chat": Entry("tramontane.cli.chat:chat", "Talk to a model."),
     "models": Entry("tramontane.cli.models:models", "The models that can be talked to."),
     "aliases": Entry("tramontane.cli.aliases:aliases", "Names that lead to several models."),
+    "usage": Entry("tramontane.cli.usage:usage", "What requests of models used and cost."),
     "cells": Entry("tramontane.cli.resources:cells", "The places where instances can run."),
     "projects": Entry("tramontane.cli.resources:projects", "Workspaces and their policy."),
     "tokens": Entry("tramontane.cli.resources:tokens", "What opens the API and the models."),

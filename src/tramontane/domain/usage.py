@@ -13,6 +13,12 @@ TOKENS_PRICED = 1_000_000
 """Prices are quoted for so many tokens, as the field does."""
 
 
+def format_euros(billionths: int) -> str:
+    """Return an amount in euro as an exact decimal number: ``0.000123456``."""
+    whole, rest = divmod(abs(billionths), NANO)
+    return f"{'-' if billionths < 0 else ''}{whole}.{rest:09d}"
+
+
 class RequestEnd(StrEnum):
     """How a request ended."""
 
@@ -96,3 +102,5 @@ class UsageRecord:
     usage: Usage = field(default_factory=Usage)
     cost: int = 0
     """In billionths of a euro."""
+    position: int = field(default=0, compare=False)
+    """Where it stands in the ledger, counted from 1; 0 until it is there."""

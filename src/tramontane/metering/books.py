@@ -256,7 +256,7 @@ def _make_record(
     )
 
 
-def _shared(account: Account) -> dict[str, str]:
+def _shared(account: Account) -> dict[str, Any]:
     return {
         "instance": account.instance,
         "project": account.project,

@@ -16,10 +16,22 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    event,
+    func,
+    make_url,
+    text,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
@@ -31,6 +43,13 @@ BUSY_TIMEOUT_MS = 10_000
 _QUIET: dict[str, Any] = {"hide_parameters": True}
 """A failed statement is logged with its error, which must not quote the rows it was to write."""
 Insert = sqlite.Insert | postgresql.Insert
+
+
+class Turn(IntEnum):
+    """What one replica at a time may do. PostgreSQL's advisory locks: numbers that stay."""
+
+    MIGRATION = 7_265_616_770_001
+    LEDGER = 7_265_616_770_002
 
 
 def sqlite_url(path: Path) -> URL:
@@ -100,6 +119,19 @@ class Database:
         """Give a transaction that survives the death of every process when the block has ended."""
         with self._turn, self._observe.begin() as connection:
             yield connection
+
+    def take_turn(self, connection: Connection, turn: Turn) -> None:
+        """Let one replica at a time pass, until its transaction ends."""
+        if not self._sqlite:  # whose writers queue by themselves
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": turn.value})
+
+    def day_of(self, moment: Column[float]) -> ColumnElement[str]:
+        """Return the day of a moment in seconds since the epoch: ``2026-11-24``, in UTC."""
+        # Words of the statement, no parameters: PostgreSQL would not know two for the same.
+        if self._sqlite:
+            return func.date(moment, text("'unixepoch'"))
+        in_utc = func.timezone(text("'UTC'"), func.to_timestamp(moment))
+        return func.to_char(in_utc, text("'YYYY-MM-DD'"))
 
     def insert(self, table: Table) -> Insert:
         """Return this dialect's INSERT, which both spell with the same ``on_conflict_…``."""

@@ -14,27 +14,23 @@ from pathlib import Path
 
 from sqlalchemy import (
     Column,
-    Connection,
     MetaData,
     PrimaryKeyConstraint,
     String,
     Table,
     inspect,
     select,
-    text,
 )
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from tramontane.base.errors import Unavailable
-from tramontane.store.database import Database, parse_url, sqlite_url
+from tramontane.store.database import Database, Turn, parse_url, sqlite_url
 from tramontane.store.tables import METADATA
 
-HEAD = "0009"
+HEAD = "0010"
 """The newest step in ``store.migrations.versions``."""
 APART_S = 600.0
-LOCK = 7_265_616_770_001
-"""PostgreSQL advisory lock of the migration: any number, as long as it stays the same."""
 VERSIONS = Table(
     "alembic_version",
     MetaData(),
@@ -74,12 +70,6 @@ def migrate_apart(database: Path | str) -> None:
         raise Unavailable(f"the database could not be prepared: {last}")
 
 
-def take_turn(database: Database, connection: Connection) -> None:
-    """Let one replica at a time change tables, until the transaction ends."""
-    if not database.is_sqlite:  # whose writers queue by themselves
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-
-
 def _is_present(database: Database) -> bool:
     """Return whether no step is left to run, after making the tables of a new database."""
     if _read_revision(database) is None:
@@ -89,7 +79,7 @@ def _is_present(database: Database) -> bool:
 
 def _make_tables(database: Database) -> None:
     with database.write() as connection:
-        take_turn(database, connection)
+        database.take_turn(connection, Turn.MIGRATION)
         if inspect(connection).has_table(VERSIONS.name):
             return  # another replica was faster
         # Not checked first: tables of somebody else are an error, never taken for ours.

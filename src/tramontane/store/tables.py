@@ -243,7 +243,10 @@ USAGE = Table(
     Column("completion_tokens", BigInteger, nullable=False),
     Column("cached_tokens", BigInteger, nullable=False),
     Column("cost", BigInteger, nullable=False),
+    # In the order of coming, without gaps: who has read up to one has missed none before it.
+    Column("position", BigInteger, nullable=False),
     Index(None, "project", "at"),
+    Index(None, "position", unique=True),
 )
 
 BOOKS = Table(

@@ -14,8 +14,7 @@ from alembic.config import Config
 from alembic.util import CommandError
 
 from tramontane.base.errors import Unsupported
-from tramontane.store.database import Database, parse_url
-from tramontane.store.migration import take_turn
+from tramontane.store.database import Database, Turn, parse_url
 
 
 def upgrade(database: Database) -> None:
@@ -23,7 +22,7 @@ def upgrade(database: Database) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with database.write() as connection:
-        take_turn(database, connection)
+        database.take_turn(connection, Turn.MIGRATION)
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, "head")

@@ -12,11 +12,12 @@ from typing import Any
 from sqlalchemy import RowMapping, Select, delete, func, insert, select
 
 from tramontane.domain.usage import RequestEnd, Usage, UsageRecord
+from tramontane.store.database import Turn
 from tramontane.store.part import Part
 from tramontane.store.tables import BOOKS, USAGE
 
-GROUPS = ("project", "model", "key", "service", "cell", "api", "digest")
-"""What sums can be made by."""
+GROUPS = ("project", "model", "key", "service", "cell", "api", "digest", "day")
+"""What sums can be made by: columns, and the day of arrival in UTC."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,10 @@ class UsageSum:
     usage: Usage
     cost: int
     """In billionths of a euro."""
+    first_tokens: int
+    """Requests that had a first token."""
     first_token_s: float | None
-    """Mean over those that had one."""
+    """Mean over these."""
     not_finished: int
     """Requests that were aborted, cut or refused."""
 
@@ -84,7 +87,11 @@ class UsageLedger(Part):
                 .on_conflict_do_update(index_elements=["instance"], set_=moved)
             )
             if records:
-                connection.execute(insert(USAGE), [_to_row(each) for each in records])
+                # Positions become visible in their order only if one writer has them at a time.
+                self._database.take_turn(connection, Turn.LEDGER)
+                newest = connection.execute(select(func.max(USAGE.c.position))).scalar() or 0
+                rows = [_to_row(each, newest + i) for i, each in enumerate(records, 1)]
+                connection.execute(insert(USAGE), rows)
         return True
 
     def forget_book(self, instance: str) -> None:
@@ -99,17 +106,10 @@ class UsageLedger(Part):
                 connection.execute(select(BOOKS.c.instance).where(BOOKS.c.closed)).scalars()
             )
 
-    def list_usage(
-        self, query: UsageQuery, *, limit: int, after: tuple[str, int] | None = None
-    ) -> list[UsageRecord]:
-        """Return records by instance and sequence, from behind ``after``."""
-        statement = _where(select(USAGE), query).order_by(USAGE.c.instance, USAGE.c.sequence)
-        if after is not None:
-            instance, sequence = after
-            statement = statement.where(
-                (USAGE.c.instance > instance)
-                | ((USAGE.c.instance == instance) & (USAGE.c.sequence > sequence))
-            )
+    def list_usage(self, query: UsageQuery, *, limit: int, after: int = 0) -> list[UsageRecord]:
+        """Return records in the order of their coming, from behind the position ``after``."""
+        statement = _where(select(USAGE), query).where(USAGE.c.position > after)
+        statement = statement.order_by(USAGE.c.position)
         with self._database.read() as connection:
             rows = connection.execute(statement.limit(limit)).mappings().all()
         return [_from_row(row) for row in rows]
@@ -125,8 +125,10 @@ class UsageLedger(Part):
             return {key: int(cost) for key, cost in connection.execute(statement)}
 
     def sum_usage(self, query: UsageQuery, by: Sequence[str]) -> list[UsageSum]:
-        """Return sums by the columns ``by``, of ``GROUPS``, the dearest and largest first."""
-        groups = [USAGE.c[name] for name in by]
+        """Return sums by ``by``, of ``GROUPS``: days in order, then the dearest and largest."""
+        columns = {name: USAGE.c[name] for name in by if name != "day"}
+        day = self._database.day_of(USAGE.c.at).label("day")
+        groups = [columns.get(name, day) for name in by]
         completion = func.coalesce(func.sum(USAGE.c.completion_tokens), 0).label("completion")
         cost = func.coalesce(func.sum(USAGE.c.cost), 0).label("cost")
         statement = select(
@@ -136,11 +138,13 @@ class UsageLedger(Part):
             completion,
             func.coalesce(func.sum(USAGE.c.cached_tokens), 0).label("cached"),
             cost,
+            func.count(USAGE.c.first_token_s).label("first_tokens"),
             func.avg(USAGE.c.first_token_s).label("first"),
             func.count().filter(USAGE.c.end != RequestEnd.FINISHED.value).label("not_finished"),
         )
         statement = _where(statement, query).group_by(*groups)
-        statement = statement.order_by(cost.desc(), completion.desc(), *groups)
+        days = [day] if "day" in by else []
+        statement = statement.order_by(*days, cost.desc(), completion.desc(), *groups)
         with self._database.read() as connection:
             rows = connection.execute(statement).mappings().all()
         return [_to_sum(row, by) for row in rows if row["requests"]]
@@ -158,9 +162,9 @@ def _where(statement: Select[Any], query: UsageQuery) -> Select[Any]:
     return statement
 
 
-def _to_row(record: UsageRecord) -> dict[str, Any]:
+def _to_row(record: UsageRecord, position: int) -> dict[str, Any]:
     values = asdict(record)
-    return {**values, **values.pop("usage"), "end": record.end.value}
+    return {**values, **values.pop("usage"), "end": record.end.value, "position": position}
 
 
 def _from_row(row: RowMapping) -> UsageRecord:
@@ -185,6 +189,7 @@ def _to_sum(row: RowMapping, by: Sequence[str]) -> UsageSum:
             cached_tokens=int(row["cached"]),
         ),
         cost=int(row["cost"]),
+        first_tokens=row["first_tokens"],
         first_token_s=None if row["first"] is None else float(row["first"]),
         not_finished=row["not_finished"],
     )

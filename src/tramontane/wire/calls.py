@@ -208,6 +208,55 @@ def delete_token(token_id: str) -> Call:
     return _send("DELETE", "tokens", token_id)
 
 
+# --- usage -------------------------------------------------------------------------------------
+
+
+def get_usage(
+    *,
+    project: str | None = None,
+    service: str | None = None,
+    key: str | None = None,
+    since: float | None = None,
+    until: float | None = None,
+    by: Sequence[str] = (),
+) -> Call:
+    """What requests of models used, added up by ``by``: model, project, key, day …"""
+    which = _usage_query(project, service, key, since, until)
+    return _get("usage", query=[*which, *(("by", each) for each in by)])
+
+
+def list_usage_requests(  # noqa: PLR0913 - one argument per query parameter of the API
+    *,
+    project: str | None = None,
+    service: str | None = None,
+    key: str | None = None,
+    since: float | None = None,
+    until: float | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Call:
+    """One page of what single requests used; ``cursor`` is ``next`` of the page before."""
+    which = _usage_query(project, service, key, since, until)
+    pages = [("limit", None if limit is None else str(limit)), ("cursor", cursor)]
+    return _get("usage", "requests", query=[*which, *pages])
+
+
+def _usage_query(
+    project: str | None,
+    service: str | None,
+    key: str | None,
+    since: float | None,
+    until: float | None,
+) -> list[tuple[str, str | None]]:
+    return [
+        ("project", project),
+        ("service", service),
+        ("key", key),
+        ("since", None if since is None else repr(float(since))),
+        ("until", None if until is None else repr(float(until))),
+    ]
+
+
 # --- services ----------------------------------------------------------------------------------
 
 

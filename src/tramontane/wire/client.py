@@ -23,15 +23,14 @@ from tramontane.base.errors import NotFound
 from tramontane.wire import calls
 from tramontane.wire.calls import Call
 from tramontane.wire.exchange import Exchange, find_peer
+from tramontane.wire.inference_schemas import BatchView, FileView, UsagePageView, UsageView
 from tramontane.wire.schemas import (
     AliasView,
-    BatchView,
     CellView,
     CreatedToken,
     DeploymentView,
     EventView,
     ExecView,
-    FileView,
     InstanceView,
     LogLine,
     ModelFactsView,
@@ -199,6 +198,8 @@ class Client:
     create_token = _fetches(calls.create_token, CreatedToken)
     limit_token = _fetches(calls.limit_token, TokenView)
     delete_token = _fetches(calls.delete_token, NoneType)
+    get_usage = _fetches(calls.get_usage, UsageView)
+    list_usage_requests = _fetches(calls.list_usage_requests, UsagePageView)
     list_services = _fetches(calls.list_services, list[ServiceView])
     get_service = _fetches(calls.get_service, ServiceView)
     put_service = _fetches(calls.put_service, DeploymentView)
@@ -321,6 +322,8 @@ class AsyncClient:
     create_token = _afetches(calls.create_token, CreatedToken)
     limit_token = _afetches(calls.limit_token, TokenView)
     delete_token = _afetches(calls.delete_token, NoneType)
+    get_usage = _afetches(calls.get_usage, UsageView)
+    list_usage_requests = _afetches(calls.list_usage_requests, UsagePageView)
     list_services = _afetches(calls.list_services, list[ServiceView])
     get_service = _afetches(calls.get_service, ServiceView)
     put_service = _afetches(calls.put_service, DeploymentView)

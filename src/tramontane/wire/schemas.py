@@ -586,45 +586,6 @@ class LimitsView(View):
     budget_period: str
 
 
-class FileView(View):
-    """A file that a key of the project uploaded, or that a batch wrote."""
-
-    id: str
-    name: str
-    purpose: str
-    size_bytes: int
-    lines: int
-    created_at: float
-    expires_at: float | None
-
-
-class BatchErrorView(View):
-    """Why a batch failed or was given up, or what is wrong with a line of its requests."""
-
-    code: str
-    message: str
-    line: int | None
-
-
-class BatchView(View):
-    """A batch of requests and how far it is."""
-
-    id: str
-    status: str
-    endpoint: str
-    key_id: str
-    """The key that asked for it."""
-    total: int
-    succeeded: int
-    failed: int
-    errors: list[BatchErrorView]
-    input_files: list[str]
-    output_file: str
-    error_file: str
-    created_at: float
-    expires_at: float
-
-
 class TokenView(View):
     """A token without its secret."""
 

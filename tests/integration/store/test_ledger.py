@@ -187,4 +187,4 @@ def test_sums_are_of_what_was_asked_for(store: Store) -> None:
     assert store.sum_usage(UsageQuery(since=20.0, until=21.0), ["model"])[0].requests == 1
     assert store.sum_usage(UsageQuery(since=30.0), []) == []
     assert [each.sequence for each in store.list_usage(UsageQuery(), limit=2)] == [1, 2]
-    assert store.list_usage(UsageQuery(), limit=2, after=("ins_1", 2)) == [third]
+    assert [each.sequence for each in store.list_usage(UsageQuery(), limit=2, after=2)] == [3]

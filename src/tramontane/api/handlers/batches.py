@@ -7,7 +7,8 @@ from fastapi import APIRouter, Path
 from tramontane.api.access import Deployer, NamePath, Reader
 from tramontane.api.views import batch_view, file_view
 from tramontane.store.paging import Page
-from tramontane.wire.schemas import BATCH_ID_PATTERN, BatchView, FileView
+from tramontane.wire.inference_schemas import BatchView, FileView
+from tramontane.wire.schemas import BATCH_ID_PATTERN
 
 router = APIRouter(prefix="/projects/{project}", tags=["batches"])
 

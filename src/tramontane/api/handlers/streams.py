@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from tramontane.api.access import Caller, NamePath, ProjectQuery, Reader
+from tramontane.api.access import Caller, MomentQuery, NamePath, ProjectQuery, Reader
 from tramontane.api.handlers.services import cells_by_id, view_service
 from tramontane.api.parts import LogSource
 from tramontane.domain.ids import ServiceId
@@ -17,7 +17,6 @@ router = APIRouter(tags=["streams"])
 
 SOURCES: tuple[LogSource, ...] = ("build", "runtime", "egress", "platform")
 Sources = Annotated[list[Literal["build", "runtime", "egress", "platform"]] | None, Query()]
-Since = Annotated[float | None, Query(ge=0, le=1e11, allow_inf_nan=False)]
 Tail = Annotated[int | None, Query(ge=0, le=100_000)]
 InstanceQuery = Annotated[str | None, Query(max_length=64)]
 
@@ -36,7 +35,7 @@ async def stream_logs(  # noqa: PLR0913 - one argument per query parameter
     caller: Reader,
     *,
     source: Sources = None,
-    since: Since = None,
+    since: MomentQuery = None,
     follow: bool = False,
     instance: InstanceQuery = None,
     tail: Tail = None,
