@@ -21,7 +21,10 @@ START_S = 20.0
 
 
 def make_backend(addresses: Sequence[Address], body: str) -> Config:
-    """Return an Envoy that gives one fixed JSON answer to everything, on several addresses."""
+    """Return an Envoy that gives one fixed JSON answer to everything, on several addresses.
+
+    It reads requests whole: answered before, it would close the connection after each.
+    """
     answer = {
         "match": {"prefix": "/"},
         "direct_response": {"status": 200, "body": {"inline_string": body}},
@@ -33,7 +36,13 @@ def make_backend(addresses: Sequence[Address], body: str) -> Config:
         ],
     }
     hosts = [{"name": "all", "domains": ["*"], "routes": [answer]}]
-    listeners = [_make_listener(address, hosts, access_log=None) for address in addresses]
+    whole = {
+        "name": "envoy.filters.http.buffer",
+        "typed_config": _typed(
+            "envoy.extensions.filters.http.buffer.v3.Buffer", max_request_bytes=64 * 1024**2
+        ),
+    }
+    listeners = [_make_listener(address, hosts, None, whole) for address in addresses]
     return {"static_resources": {"listeners": listeners}}
 
 
@@ -107,16 +116,19 @@ def wait_listening(
             return
 
 
-def _make_listener(address: Address, hosts: list[Config], access_log: Path | None) -> Config:
+def _make_listener(
+    address: Address, hosts: list[Config], access_log: Path | None, *filters_first: Config
+) -> Config:
     manager = _typed(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix="bench",
         route_config={"name": "bench", "virtual_hosts": hosts},
         http_filters=[
+            *filters_first,
             {
                 "name": "envoy.filters.http.router",
                 "typed_config": _typed("envoy.extensions.filters.http.router.v3.Router"),
-            }
+            },
         ],
         use_remote_address=True,
         stream_idle_timeout="0s",

@@ -124,7 +124,7 @@ async def _start(
         )
     )
     pin(backend, cores.load)
-    trust, _ = make_key(directory)
+    trust, _, _ = make_key(directory)
     names = [f"app{number}" for number in range(SERVICES)]
     hosts = [f"{name}.{PROJECT}.localhost" for name in names]
     requests = tuple(make_request(host) for host in hosts)

@@ -24,6 +24,7 @@ from tramontane.store.store import open_store
 
 PROJECT = "bench"
 START_S = 20.0
+STORE = "bench.db"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +81,17 @@ async def run_gateway(
         await gateway.close()
 
 
-def make_key(directory: Path) -> tuple[KeyTrust, str]:
-    """Return what the gateway trusts and a key of the bench's project, made as a platform does."""
-    store = open_store(directory / "tokens.db")
+def make_key(directory: Path) -> tuple[KeyTrust, str, str]:
+    """Return what the gateway trusts, and a key of the bench's project and its id.
+
+    Made as a platform does, in a store that stays beside.
+    """
+    store = open_store(directory / STORE)
     try:
         clock = SystemClock()
         key = load_signing_key(directory / "signing.key")
         issuer = TokenIssuer(key, store, clock, random_id)
-        _, text = issuer.mint("bench", project=PROJECT, scope=Scope.INFERENCE)
-        return KeyTrust(public_jwk=issuer.public_jwk(), issuer=issuer.issuer), text
+        token, text = issuer.mint("bench", project=PROJECT, scope=Scope.INFERENCE)
+        return KeyTrust(public_jwk=issuer.public_jwk(), issuer=issuer.issuer), text, token.id
     finally:
         store.close()

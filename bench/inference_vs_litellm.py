@@ -1,21 +1,24 @@
-"""Chat completions through our gateway beside LiteLLM's proxy, one worker each.
+"""Chat completions through our gateway and meter beside LiteLLM's proxy, one worker each.
 
-Both check a key, choose the upstream by the ``model`` in a body of 1 KB, and account for tokens
-(ours into the access log; LiteLLM in its callbacks). The upstream is an Envoy with one fixed
-OpenAI-shaped answer with ``usage``: a Unix socket for ours, as instances have, TCP for LiteLLM.
+Both check a key, choose the upstream by the ``model`` in a body of 1 KB, and account for tokens.
+Ours besides holds the key to limits of requests, tokens, streams and money, and has every request
+in the ledger of a store; LiteLLM keeps nothing, having no database. Both processes of ours share
+the core that LiteLLM has to itself. The upstream is an Envoy with one fixed OpenAI-shaped answer
+with ``usage``: a Unix socket for ours, as engines have, TCP for LiteLLM.
 """
 
+import asyncio
 import json
 import tempfile
-import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from bench.envoys import make_backend, run_envoy
-from bench.gateways import PROJECT, free_port, make_key, run_gateway
+from bench.gateways import PROJECT, STORE, free_port, make_key, run_gateway
 from bench.litellm_proxy import MASTER_KEY, VERSION, run_litellm
 from bench.load import Load, Sample, Target, make_request
 from bench.machine import Cores, divide_cores, interleave, pin
+from bench.meters import run_meter
 from bench.proxies import (
     Proxy,
     Slice,
@@ -26,7 +29,13 @@ from bench.proxies import (
     saturate,
 )
 from bench.report import Ratio, Report, Side, milliseconds, ours, percentile
+from tramontane.base.clock import SystemClock
+from tramontane.domain.limits import Limits
 from tramontane.domain.route import ServiceRoute, Upstream
+from tramontane.metering.allowances import Allowances
+from tramontane.reconcile.ledger import LedgerReconciler
+from tramontane.store.store import Store, open_store
+from tramontane.store.usage import UsageQuery
 
 NAME = "inference-vs-litellm"
 MODEL = "bench-model"
@@ -36,6 +45,8 @@ SLICE_S = 3.0
 PACED_ROUNDS = 3
 PACED_SLICE_S = 4.0
 RATE_PER_S = 10
+LIMITS = Limits(requests_per_minute=10**8, tokens_per_minute=10**11, streams=10**5, budget=10**18)
+"""So wide that none is reached; each is looked at for every request."""
 USAGE = {"prompt_tokens": 211, "completion_tokens": 17, "total_tokens": 228}
 
 OURS = "tramontane gateway"
@@ -48,7 +59,7 @@ async def run() -> Report:
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench")))
         load = stack.enter_context(Load(1, cores.load))
-        proxies, access_log = await _start(stack, directory, cores)
+        proxies, ledger, store = await _start(stack, directory, cores)
         loaded = await interleave(
             {
                 name: saturate(load, proxy, connections=CONNECTIONS, seconds=SLICE_S)
@@ -63,7 +74,7 @@ async def run() -> Report:
             },
             PACED_ROUNDS,
         )
-        check_counted(access_log, sum(each.sample.requests for each in loaded[OURS]))
+        await check_counted(ledger, store, sum(each.sample.requests for each in loaded[OURS]))
     return make_report(loaded, paced)
 
 
@@ -86,7 +97,7 @@ def make_report(loaded: dict[str, list[Slice]], paced: dict[str, list[Sample]]) 
     mine, theirs = loaded[OURS], loaded[THEIRS]
     latency = zip(paced[OURS], paced[THEIRS], strict=True)
     ratios = [
-        compare_throughput("throughput, ours over LiteLLM", mine, theirs, "≥ 50"),
+        compare_throughput("throughput, ours over LiteLLM", mine, theirs, "≥ 100"),
         compare_cost("requests per processor second, ours over LiteLLM", mine, theirs),
         Ratio(
             what="unloaded p50, LiteLLM over ours",
@@ -125,23 +136,18 @@ def make_answer() -> str:
     )
 
 
-def check_counted(access_log: Path, requests: int, timeout_s: float = 5.0) -> None:
-    """Raise unless the tokens of every request are in the access log, as is claimed."""
-    deadline = time.monotonic() + timeout_s
-    counted = 0
-    while counted < requests and time.monotonic() < deadline:
-        time.sleep(0.3)
-        with access_log.open() as lines:
-            counted = sum(
-                f'"prompt_tokens":{USAGE["prompt_tokens"]}' in line.replace(" ", "")
-                for line in lines
-            )
-    assert counted >= requests, f"{counted} of {requests} requests have their tokens in the log"
+async def check_counted(ledger: LedgerReconciler, store: Store, requests: int) -> None:
+    """Raise unless every request is in the ledger with its tokens, as is claimed."""
+    await asyncio.to_thread(ledger.look)
+    (whole,) = store.sum_usage(UsageQuery(), [])
+    assert whole.requests >= requests, f"{whole.requests} of {requests} requests are in the ledger"
+    assert whole.usage.prompt_tokens == whole.requests * USAGE["prompt_tokens"]
+    assert whole.usage.completion_tokens == whole.requests * USAGE["completion_tokens"]
 
 
 async def _start(
     stack: AsyncExitStack, directory: Path, cores: Cores
-) -> tuple[dict[str, Proxy], Path]:
+) -> tuple[dict[str, Proxy], LedgerReconciler, Store]:
     socket, tcp = str(directory / "upstream"), ("127.0.0.1", free_port())
     backend = stack.enter_context(
         run_envoy(
@@ -153,23 +159,41 @@ async def _start(
         )
     )
     pin(backend, cores.load)
-    trust, key = make_key(directory)
+    trust, key, key_id = make_key(directory)
+    store = open_store(directory / STORE)
+    stack.callback(store.close)
+    store.limit_token(key_id, LIMITS)
+    books = directory / "ledger"
+    ledger = LedgerReconciler(
+        store=store,
+        directory=books,
+        allowances=Allowances(books),
+        clock=SystemClock(),
+        on_spent=lambda _: None,
+    )
+    ledger.limit()
+    endpoint = str(directory / "metered")
+    meter = stack.enter_context(run_meter(endpoint, socket, books))
+    # As in a control plane: what the books say goes on into the store all the time.
+    copying = asyncio.create_task(ledger.run())
+    stack.callback(copying.cancel)
     route = ServiceRoute(
         project=PROJECT,
         service="model",
-        target=Upstream(name="model@1", endpoints=(socket,)),
+        target=Upstream(name="model@1", endpoints=(endpoint,)),
         model=MODEL,
     )
     gateway = await stack.enter_async_context(run_gateway([route], trust, directory, 1))
     port = free_port()
     litellm = stack.enter_context(run_litellm(directory, MODEL, tcp, port))
     proxies = {
-        OURS: Proxy(pid=gateway.pid, target=_make_target(gateway.port, key)),
+        OURS: Proxy(pid=gateway.pid, target=_make_target(gateway.port, key), more=(meter,)),
         THEIRS: Proxy(pid=litellm, target=_make_target(port, MASTER_KEY)),
     }
     for proxy in proxies.values():
-        pin(proxy.pid, cores.proxy)
-    return proxies, gateway.access_log
+        for pid in (proxy.pid, *proxy.more):
+            pin(pid, cores.proxy)
+    return proxies, ledger, store
 
 
 def _make_target(port: int, key: str) -> Target:

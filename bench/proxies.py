@@ -10,10 +10,16 @@ from bench.report import Ratio
 
 @dataclass(frozen=True, kw_only=True)
 class Proxy:
-    """One side: its process and where it listens."""
+    """One side: its processes and where it listens."""
 
     pid: int
     target: Target
+    more: tuple[int, ...] = ()
+    """Other processes that a request passes."""
+
+    def read_cpu_s(self) -> float:
+        """Return the processor time that all of them have used so far."""
+        return sum(read_cpu_s(pid) for pid in (self.pid, *self.more))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +37,9 @@ def saturate(
     """Return the measurement of one slice of a closed loop."""
 
     async def measure() -> Slice:
-        before = read_cpu_s(proxy.pid)
+        before = proxy.read_cpu_s()
         sample = await load.saturate(proxy.target, connections=connections, seconds=seconds)
-        used_s = max(read_cpu_s(proxy.pid) - before, 0.01)
+        used_s = max(proxy.read_cpu_s() - before, 0.01)
         return Slice(sample=sample, per_cpu_s=sample.requests / used_s)
 
     return measure
