@@ -20,6 +20,7 @@ def warn_of_missing(
         for record in store.list_services(project)
         if record.service.kind is ServiceKind.MODEL and not record.service.deleted
     }
+    known |= {alias.name for alias in store.list_aliases(project)}
     return [
         f"there is no model {name} in project {project}: it is not found until it is deployed"
         for name in definition.models

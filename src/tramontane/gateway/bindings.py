@@ -9,8 +9,9 @@ docs/decisions/0018-a-binding-is-a-way-not-a-key.md.
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from tramontane.domain.route import EgressRoute, ServiceRoute
+from tramontane.domain.route import AliasRoute, EgressRoute, ServiceRoute
 from tramontane.gateway.access_logs import REQUEST_FIELDS
+from tramontane.gateway.aliases import make_alias_actions
 from tramontane.gateway.bodies import BODY_METADATA, READING
 from tramontane.gateway.descriptors import Json
 from tramontane.gateway.inference import (
@@ -29,6 +30,9 @@ from tramontane.gateway.listeners import (
 from tramontane.gateway.options import GatewayOptions
 from tramontane.gateway.replies import INFERENCE_HOST
 from tramontane.gateway.services import make_answer, match_metadata, openai_error
+
+Bound = ServiceRoute | AliasRoute
+"""What a service may be bound to: a model, or an alias."""
 
 
 def binding_name(service_id: str) -> str:
@@ -54,15 +58,17 @@ def make_binding_listener(route: EgressRoute, options: GatewayOptions) -> Json:
     }
 
 
-def choose_bound(route: EgressRoute, models: Iterable[ServiceRoute]) -> list[ServiceRoute]:
-    """Return those models that the service is bound to, in the order of ``models``."""
-    return [each for each in models if each.project == route.project and each.model in route.models]
+def choose_bound(route: EgressRoute, known: Iterable[Bound]) -> list[Bound]:
+    """Return those models and aliases that the service is bound to, in the order given."""
+    return [each for each in known if each.project == route.project and _name(each) in route.models]
 
 
-def make_binding_routes(route: EgressRoute, bound: Sequence[ServiceRoute]) -> Json:
+def make_binding_routes(route: EgressRoute, bound: Sequence[Bound]) -> Json:
     """Return what answers there; ``bound`` is ``choose_bound(…)``."""
     return {
         "name": binding_name(route.service_id),
+        # What a client sends of ours is taken away before what routes say of it is added.
+        "most_specific_header_mutations_wins": True,
         # As for everybody else: asleep is what does not exist.
         "validate_clusters": False,
         # Clients of OpenAI cannot be without a key, but no engine needs to see it.
@@ -78,39 +84,48 @@ def make_binding_routes(route: EgressRoute, bound: Sequence[ServiceRoute]) -> Js
                 "name": INFERENCE_HOST,
                 "domains": ["*"],
                 "routes": list(_make_routes(route, bound)),
+                # The chains of aliases go by it.
+                "include_request_attempt_count": True,
             }
         ],
     }
 
 
-def _make_routes(route: EgressRoute, bound: Sequence[ServiceRoute]) -> Iterator[Json]:
+def _make_routes(route: EgressRoute, bound: Sequence[Bound]) -> Iterator[Json]:
     unknown = openai_error(
         "model_not_found",
         f"the model does not exist, or {route.project}/{route.service} is not bound to it; "
         "it names its models under models: in tramontane.yaml",
     )
     for path in PATHS:
-        reading = READING
-        for model in bound:
-            assert model.model is not None
-            asked = match_metadata(BODY_METADATA, ("model",), model.model)
-            action = make_model_action(model)
-            filters = reading | action.pop("typed_per_filter_config")
-            match = {"path": path, "dynamic_metadata": [asked]}
-            yield {"match": match, **action, "typed_per_filter_config": filters}
+        for each in bound:
+            asked = match_metadata(BODY_METADATA, ("model",), _name(each))
+            for more, action in _make_actions(each):
+                filters = READING | action.get("typed_per_filter_config", {})
+                metadata = [asked, *more.get("dynamic_metadata", ())]
+                match = {"path": path, **more, "dynamic_metadata": metadata}
+                yield {"match": match, **action, "typed_per_filter_config": filters}
         yield {
             "match": {"path": path},
             **make_answer(404, unknown),
-            "typed_per_filter_config": reading,
+            "typed_per_filter_config": READING,
         }
-    for model in bound:
-        path = f"/v1/models/{model.model}"
-        yield {
-            "match": {"path": path},
-            **make_answer(200, describe_model(str(model.model), model.project)),
-        }
-    described = [describe_model(str(model.model), model.project) for model in bound]
+    described = [describe_model(_name(each), each.project) for each in bound]
+    for card in described:
+        yield {"match": {"path": f"/v1/models/{card['id']}"}, **make_answer(200, card)}
     yield {"match": {"path": "/v1/models"}, **make_answer(200, list_models(described))}
     yield {"match": {"path_separated_prefix": "/v1/models"}, **make_answer(404, unknown)}
     nothing = openai_error("not_found", "models answer under /v1, and nothing else does here")
     yield {"match": {"prefix": "/"}, **make_answer(404, nothing)}
+
+
+def _make_actions(bound: Bound) -> Iterator[tuple[Json, Json]]:
+    """Yield what more a request must match, and what happens to it then."""
+    if isinstance(bound, AliasRoute):
+        yield from make_alias_actions(bound)
+    else:
+        yield {}, make_model_action(bound)
+
+
+def _name(bound: Bound) -> str:
+    return bound.alias if isinstance(bound, AliasRoute) else str(bound.model)

@@ -27,6 +27,7 @@ from tramontane.gateway.aliases import (
     make_chain_listener,
 )
 from tramontane.gateway.bindings import (
+    Bound,
     binding_name,
     choose_bound,
     make_binding_listener,
@@ -132,8 +133,8 @@ class Resources:
         self._hosts: Parts[Key] = Parts()
         self._egress: dict[str, EgressRoute] = {}
         self._bounds = EgressBounds()
-        self._bound: dict[str, list[ServiceRoute]] = {}
-        """By service id: the routes of the models that it is bound to, as last told to Envoy."""
+        self._bound: dict[str, list[Bound]] = {}
+        """By service id: what it is bound to, as last told to Envoy."""
         self._trust: KeyTrust | None = None
         self._sleeping: dict[str, Key] = {}
         """Clusters that routes name and that do not exist yet."""
@@ -405,7 +406,9 @@ class Resources:
 
     def _put_bound_models(self, route: EgressRoute) -> None:
         """Tell what answers for a service's models, if it is not what was told before."""
-        bound = [_without_endpoints(each) for each in choose_bound(route, self._models())]
+        models = [_without_endpoints(each) for each in self._models()]
+        aliases = [alias.route for _, alias in sorted(self._aliases.items())]
+        bound = choose_bound(route, [*models, *aliases])
         if self._bound.get(route.service_id) != bound:
             self._bound[route.service_id] = bound
             self._put(types.ROUTES, make_binding_routes(route, bound))

@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.gateway.bed import PATIENCE_S, Bed, asleep, awake, until
 from tramontane.domain.definition import EgressRule
-from tramontane.domain.route import EgressRoute
+from tramontane.domain.route import AliasRoute, Choice, EgressRoute, Refusal
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -68,6 +68,30 @@ async def test_bound_models_answer_and_no_other(bed: Bed) -> None:
         assert code(await connected.get("/v1/models/other")) == (404, "model_not_found")
     lines = await bed.log_lines(1)
     assert (lines[0]["key"], lines[0]["service"], lines[0]["model"]) == ("svc_1", "chat", "chat")
+
+
+async def test_an_alias_leads_its_bound_service_along_its_chain(bed: Bed) -> None:
+    socket = bind(bed, "assistant")
+    good = await bed.serve("good")
+    bed.publish("first", Refusal(status=503, code="paused", message="it is paused"), model="first")
+    bed.publish("second", awake("second@1", good), model="second")
+    await bed.applied()
+    assert code(await ask(socket, "assistant")) == (404, "model_not_found")
+    choice = Choice(chain=("first", "second"))
+    bed.gateway.publish_alias(AliasRoute(project="p", alias="assistant", choices=(choice,)))
+    await bed.applied()
+    for forged in ({}, {"x-tramontane-alias": "other", "x-envoy-attempt-count": "7"}):
+        answer = await ask(socket, "assistant", headers=forged)
+        assert answer.status_code == 200
+        assert answer.headers["x-tramontane-service"] == "second"
+    assert {each.headers["x-tramontane-key"] for each in good.seen} == {"svc_1"}
+    assert code(await ask(socket, "second")) == (404, "model_not_found"), "it is bound to the alias"
+    async with client(socket) as connected:
+        listing = (await connected.get("/v1/models")).json()
+        assert [each["id"] for each in listing["data"]] == ["assistant"]
+    bed.gateway.remove_alias("p", "assistant")
+    await bed.applied()
+    assert code(await ask(socket, "assistant")) == (404, "model_not_found")
 
 
 async def test_a_model_that_comes_later_answers_then(bed: Bed) -> None:
