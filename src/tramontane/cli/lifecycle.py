@@ -15,7 +15,7 @@ import click
 
 from tramontane.base.errors import InvalidRequest, TramontaneError, Unavailable
 from tramontane.cli.failures import CommandFailed
-from tramontane.cli.options import DurationType, SizeType
+from tramontane.cli.options import DurationType, EurosType, SizeType
 from tramontane.cli.output import make_table
 from tramontane.cli.session import Child, Session, pass_session
 from tramontane.wire import calls
@@ -97,6 +97,13 @@ class CountryType(click.ParamType[str]):
 )
 @click.option("--operator", metavar="NAME", help="Who operates this machine.")
 @click.option(
+    "--hourly-cost",
+    type=EurosType(),
+    metavar="EUR",
+    help="What an hour of this machine costs: requests of models without a price share it by "
+    "memory and time. Kept for later starts; 0 takes it back.",
+)
+@click.option(
     "--isolation",
     type=click.Choice(["sandbox", "none"]),
     help="How instances are kept apart. Default: a sandbox.",
@@ -144,6 +151,7 @@ def up(  # noqa: PLR0913 - one argument per option
     api: str,
     country: str | None,
     operator: str | None,
+    hourly_cost: str | None,
     isolation: str | None,
     egress_allowed: Sequence[str],
     database: str | None,
@@ -170,6 +178,7 @@ def up(  # noqa: PLR0913 - one argument per option
         "--api": api,
         "--country": country,
         "--operator": operator,
+        "--hourly-cost": hourly_cost,
         "--isolation": isolation,
         "--keep-deployments": keep_deployments,
         "--keep-unneeded": keep_unneeded,

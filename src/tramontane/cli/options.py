@@ -7,7 +7,9 @@ import click
 
 from tramontane.wire.quantities import (
     DURATION_FORM,
+    EUROS_FORM,
     SIZE_FORM,
+    is_euros,
     parse_duration_s,
     parse_size_bytes,
 )
@@ -56,6 +58,18 @@ class SizeType(click.ParamType[int]):
         if size is None:
             self.fail(f"expected {SIZE_FORM}, got {value!r}", param, ctx)
         return size
+
+
+class EurosType(click.ParamType[str]):
+    """``0.12``, as it was written: amounts are never binary fractions."""
+
+    name = "euros"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text unchanged if it is an amount."""
+        if not is_euros(str(value)):
+            self.fail(f"expected {EUROS_FORM}, got {value!r}", param, ctx)
+        return str(value)
 
 
 def output_option(command: F) -> F:

@@ -4,6 +4,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tramontane.domain.ids import CellId
+from tramontane.domain.usage import parse_euros
+
+HOURLY_COST = "hourly_cost_eur"
+"""Attribute of what an hour of a cell costs whoever pays for it."""
 
 
 class EvidenceLevel(StrEnum):
@@ -50,3 +54,9 @@ class Cell:
     capacity: Capacity
     facts: tuple[Fact, ...] = ()
     reachable: bool = True
+
+    @property
+    def hourly_cost(self) -> int:
+        """What an hour of it costs, in billionths of a euro; 0 if nobody has said."""
+        known = (each.value for each in self.facts if each.attribute == HOURLY_COST)
+        return parse_euros(next(known, "0")) or 0

@@ -7,6 +7,8 @@ unchanged for its whole life. All defaults of the product are here, in one place
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tramontane.domain.usage import Price
+
 WORKER_GRACE_S = 5.0
 """Long enough for a program to fail on what it lacks, short enough to wait for."""
 
@@ -161,6 +163,8 @@ class Definition:
     resources: ResourceWishes = field(default_factory=ResourceWishes)
     engine: EngineOptions = field(default_factory=EngineOptions)
     """Of a model only."""
+    price: Price | None = None
+    """Of a model's tokens. None: requests share what the hour of their instance costs."""
     egress: tuple[EgressRule, ...] = ()
     models: tuple[str, ...] = ()
     """Names of models of the project that instances may call, there yet or not."""

@@ -5,10 +5,14 @@ the API and ``tram usage`` add them up. Never content: counts, names and times a
 """
 
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 
 NANO = 1_000_000_000
 """Money is counted in whole billionths of a euro: sums stay exact."""
+EUROS_MAX = 100_000
+"""No price is higher: what is, was meant otherwise."""
+HOUR_S = 3600.0
 TOKENS_PRICED = 1_000_000
 """Prices are quoted for so many tokens, as the field does."""
 
@@ -17,6 +21,18 @@ def format_euros(billionths: int) -> str:
     """Return an amount in euro as an exact decimal number: ``0.000123456``."""
     whole, rest = divmod(abs(billionths), NANO)
     return f"{'-' if billionths < 0 else ''}{whole}.{rest:09d}"
+
+
+def parse_euros(text: str) -> int | None:
+    """Return billionths of a euro for a decimal number; None unless it is exactly so many."""
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        return None
+    if not (amount.is_finite() and 0 <= amount <= EUROS_MAX):
+        return None
+    billionths = amount.scaleb(9)
+    return int(billionths) if billionths == int(billionths) else None
 
 
 class RequestEnd(StrEnum):
@@ -44,19 +60,25 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """What tokens of a model cost, in billionths of a euro per million tokens."""
+    """What a model costs: its tokens, in billionths of a euro per million, or its time."""
 
     prompt: int = 0
     completion: int = 0
     cached: int | None = None
     """None: the same as other tokens of the prompt."""
+    hour: int = 0
+    """In billionths of a euro, of an instance; the requests that it has at a time share it."""
 
-    def cost(self, usage: Usage) -> int:
-        """Return the cost in billionths of a euro, rounded down."""
+    def cost(self, usage: Usage, share_s: float = 0.0) -> int:
+        """Return the cost in billionths of a euro, rounded down.
+
+        ``share_s`` is the request's share of the instance's time (``metering.sharing``).
+        """
         cached = self.prompt if self.cached is None else self.cached
         fresh = max(usage.prompt_tokens - usage.cached_tokens, 0)
         total = fresh * self.prompt + usage.cached_tokens * cached
-        return (total + usage.completion_tokens * self.completion) // TOKENS_PRICED
+        tokens = (total + usage.completion_tokens * self.completion) // TOKENS_PRICED
+        return tokens + int(self.hour * share_s / HOUR_S)
 
 
 @dataclass(frozen=True, kw_only=True)

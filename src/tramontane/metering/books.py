@@ -22,17 +22,20 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tramontane.domain.usage import Account, Price, RequestEnd, Usage, UsageRecord
+from tramontane.metering.sharing import Sharing
 
 ROWS_MAX = 4096
 """Requests under way at one instance; more are refused."""
-_ROW = struct.Struct("<BxxxIQIIIxxxxdd64s40s32s64s")
-"""State, status, sequence, three counts, arrival, first token, request id, key, API, model."""
+_ROW = struct.Struct("<BxxxIQIIIxxxxddd64s40s32s64s")
+"""State, status, sequence, three counts, arrival, first token, share of the instance's time,
+request id, key, API, model."""
 _COUNTS = struct.Struct("<III")
 _COUNTS_AT = 16
-_FIRST = struct.Struct("<d")
+_MOMENT = struct.Struct("<d")
 _FIRST_AT = 40
+_SHARE_AT = 48
 _FREE, _OPEN = 0, 1
-_KEY = 9
+_KEY = 10
 """Of the fields of a row."""
 OPEN, LINES = ".open", ".lines"
 _OWN = (
@@ -62,6 +65,9 @@ class Entry:
     arrival: Arrival
     usage: Usage = field(default_factory=Usage)
     first_token_at: float = 0.0
+    share_begun: float = 0.0
+    share_s: float = 0.0
+    """Of the instance's time, up to the last count."""
 
 
 class Books:
@@ -80,6 +86,7 @@ class Books:
         os.write(self._lines, json.dumps(asdict(account)).encode() + b"\n")
         self._free = list(range(ROWS_MAX - 1, -1, -1))
         self._sequence = 0
+        self._sharing = Sharing()
 
     @property
     def open_count(self) -> int:
@@ -93,7 +100,12 @@ class Books:
     def begin(self, arrival: Arrival) -> Entry:
         """Write down that a request is under way; the books must not be full."""
         self._sequence += 1
-        entry = Entry(row=self._free.pop(), sequence=self._sequence, arrival=arrival)
+        entry = Entry(
+            row=self._free.pop(),
+            sequence=self._sequence,
+            arrival=arrival,
+            share_begun=self._sharing.begin(arrival.at),
+        )
         _ROW.pack_into(
             self._table,
             entry.row * _ROW.size,
@@ -105,6 +117,7 @@ class Books:
             0,
             arrival.at,
             0.0,
+            0.0,
             _text(arrival.request_id, 64),
             _text(arrival.key, 40),
             _text(arrival.api, 32),
@@ -114,13 +127,16 @@ class Books:
 
     def count(self, entry: Entry, usage: Usage, now: float) -> None:
         """Write down the newest counts; call it before what they count is passed on."""
+        start = entry.row * _ROW.size
         if not entry.first_token_at and usage.completion_tokens:
             entry.first_token_at = now
-            _FIRST.pack_into(self._table, entry.row * _ROW.size + _FIRST_AT, now)
+            _MOMENT.pack_into(self._table, start + _FIRST_AT, now)
+        entry.share_s = self._sharing.share_s(entry.share_begun, now)
+        _MOMENT.pack_into(self._table, start + _SHARE_AT, entry.share_s)
         entry.usage = usage
         _COUNTS.pack_into(
             self._table,
-            entry.row * _ROW.size + _COUNTS_AT,
+            start + _COUNTS_AT,
             usage.prompt_tokens,
             usage.completion_tokens,
             usage.cached_tokens,
@@ -128,6 +144,7 @@ class Books:
 
     def end(self, entry: Entry, end: RequestEnd, status: int, now: float) -> UsageRecord:
         """Write down the end of a request and return its record."""
+        entry.share_s = self._sharing.end(entry.share_begun, now)
         record = _make_record(self._account, entry, end, status, now)
         os.write(self._lines, to_line(record))
         self._table[entry.row * _ROW.size] = _FREE
@@ -201,7 +218,7 @@ def read_cut(table: Path, account: Account, ended: frozenset[int]) -> Iterator[U
     raw = table.read_bytes()
     for row in range(len(raw) // _ROW.size):
         found = _ROW.unpack_from(raw, row * _ROW.size)
-        state, _, sequence, prompt, completion, cached, at, first, request, key, api, model = found
+        state, _, sequence, *counts, at, first, share_s, request, key, api, model = found
         if state != _OPEN or sequence in ended:
             continue
         arrival = Arrival(
@@ -211,9 +228,14 @@ def read_cut(table: Path, account: Account, ended: frozenset[int]) -> Iterator[U
             model=_plain(model),
             at=at,
         )
-        usage = Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached)
+        prompt, completion, cached = counts
         entry = Entry(
-            row=row, sequence=sequence, arrival=arrival, usage=usage, first_token_at=first
+            row=row,
+            sequence=sequence,
+            arrival=arrival,
+            usage=Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached),
+            first_token_at=first,
+            share_s=share_s,
         )
         yield _make_record(account, entry, RequestEnd.CUT, 0, first or at)
 
@@ -252,7 +274,7 @@ def _make_record(
         status=status,
         end=end,
         usage=entry.usage,
-        cost=account.price.cost(entry.usage),
+        cost=account.price.cost(entry.usage, entry.share_s),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tramontane.base.errors import InvalidRequest
 from tramontane.domain.definition import EgressRule
+from tramontane.domain.usage import parse_euros
 from tramontane.plan.garbage import Limits
 from tramontane.processes.network import FLAG, parse_allowed
 
@@ -34,6 +35,8 @@ class ControlArguments:
     api: Address
     country: str | None
     operator: str | None
+    hourly_cost: str | None
+    """In euro; None: what an earlier start said."""
     isolation: str
     database: str | None
     egress_allowed: frozenset[EgressRule] | None
@@ -70,6 +73,7 @@ def parse_control_arguments(argv: Sequence[str]) -> ControlArguments:
     parser.add_argument("--api", default="127.0.0.1:8081")
     parser.add_argument("--country")
     parser.add_argument("--operator")
+    parser.add_argument("--hourly-cost")
     parser.add_argument("--isolation", choices=("sandbox", "none"), default="sandbox")
     parser.add_argument(FLAG, action="append", dest="egress_allowed", metavar="HOST:PORT")
     usual = Limits()
@@ -89,12 +93,18 @@ def parse_control_arguments(argv: Sequence[str]) -> ControlArguments:
             path="--api",
             next_step="give each an address of its own",
         )
+    if found.hourly_cost is not None and parse_euros(found.hourly_cost) is None:
+        raise InvalidRequest(
+            f"--hourly-cost {found.hourly_cost}: expected an amount in euro, such as 0.12",
+            path="--hourly-cost",
+        )
     return ControlArguments(
         home=found.home or default_home(),
         gateway=gateway,
         api=api,
         country=found.country,
         operator=found.operator,
+        hourly_cost=found.hourly_cost,
         isolation=found.isolation,
         # Never an argument: the URL may hold a password, and everybody may read arguments.
         database=os.environ.get("TRAM_DATABASE"),

@@ -56,6 +56,7 @@ from tramontane.processes.logs import LogFiles, LogStorage
 from tramontane.processes.machine import (
     Claim,
     check_country,
+    cost_facts,
     keep_claim,
     make_build_resources,
     make_cell,
@@ -259,7 +260,9 @@ class Control:
         )
         await _require(runtime)
         gpus = facts_of(await asyncio.to_thread(find_gpus), self._clock.now())
-        cell = make_cell(self._claim(), runtime.kind, arguments.isolation, gpus)
+        known = await asyncio.to_thread(self._store.list_cells)
+        costs = cost_facts(arguments.hourly_cost, known, self._clock.now())
+        cell = make_cell(self._claim(), runtime.kind, arguments.isolation, (*gpus, *costs))
         await asyncio.to_thread(self._store.upsert_cell, cell)
         return runtime, cell
 

@@ -6,14 +6,16 @@ The control plane makes its one local cell from this at every start.
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tramontane.base.errors import InvalidRequest
 from tramontane.base.files import write_private
-from tramontane.domain.cell import Capacity, Cell, EvidenceLevel, Fact
+from tramontane.domain.cell import HOURLY_COST, Capacity, Cell, EvidenceLevel, Fact
 from tramontane.domain.definition import Resources
 from tramontane.domain.ids import CellId
+from tramontane.domain.usage import parse_euros
 
 CELL_NAME = "local"
 CELL_ID = CellId("cel_local")
@@ -60,7 +62,7 @@ def check_country(text: str) -> str:
 
 
 def make_cell(
-    claim: Claim | None, runtime: str, isolation: str, measured: tuple[Fact, ...] = ()
+    claim: Claim | None, runtime: str, isolation: str, others: tuple[Fact, ...] = ()
 ) -> Cell:
     """Return the cell that this machine is; without a claim nothing is known of its place."""
     return Cell(
@@ -69,7 +71,25 @@ def make_cell(
         runtime=runtime,
         isolation=isolation,
         capacity=Capacity(memory_bytes=memory_bytes(), cpus=float(os.cpu_count() or 1)),
-        facts=(*(() if claim is None else _facts(claim)), *measured),
+        facts=(*(() if claim is None else _facts(claim)), *others),
+    )
+
+
+def cost_facts(euros: str | None, known: Iterable[Cell], now: float) -> tuple[Fact, ...]:
+    """Return what an hour of this machine costs: as it is said now, or was said before."""
+    if euros is None:
+        facts = (fact for cell in known if cell.id == CELL_ID for fact in cell.facts)
+        return tuple(each for each in facts if each.attribute == HOURLY_COST)
+    if not parse_euros(euros):
+        return ()
+    return (
+        Fact(
+            attribute=HOURLY_COST,
+            value=euros,
+            evidence=EvidenceLevel.CLAIM,
+            source="claimed at tram up --hourly-cost",
+            recorded_at=now,
+        ),
     )
 
 

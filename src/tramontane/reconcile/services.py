@@ -255,12 +255,12 @@ class ServiceReconciler:
     ) -> None:
         deployments = {each.id: each for each in (*snapshot.deployments, *plan.changes.deployments)}
         deployment = deployments[instance.deployment_id]
-        capacity = next(each.capacity for each in snapshot.cells if each.id == instance.cell_id)
+        cell = next(each for each in snapshot.cells if each.id == instance.cell_id)
         access = self.model_access(snapshot.service, deployment.definition, instance)
         self._owners[instance.id] = instance.service_id
         try:
             self.check_start(deployment)
-            spec = make_spec(snapshot.service, deployment, instance, capacity, self.paths, access)
+            spec = make_spec(snapshot.service, deployment, instance, cell, self.paths, access)
             await self.runtimes[instance.cell_id].start(spec)
         except (Unsupported, InvalidRequest) as error:
             # Neither goes away by trying again: the instance has failed, with the reason.

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 
 from tramontane.base.errors import Unsupported
 from tramontane.domain.artifact import Artifact
-from tramontane.domain.cell import Capacity
-from tramontane.domain.definition import Definition, Probe, ProbeKind
+from tramontane.domain.cell import Cell
+from tramontane.domain.definition import Definition, Probe, ProbeKind, Resources
 from tramontane.domain.deployment import Deployment
 from tramontane.domain.instance import Instance
 from tramontane.domain.route import WaySockets
 from tramontane.domain.service import Service
-from tramontane.domain.usage import Account
+from tramontane.domain.usage import Account, Price
 from tramontane.engines.llamacpp import LANGUAGE, METER, REQUESTS_MAX, size_arguments
 from tramontane.plan.needs import needs_of
 from tramontane.runtimes.runtime import InstanceSpec, MeterSpec
@@ -45,18 +45,18 @@ def make_spec(
     service: Service,
     deployment: Deployment,
     instance: Instance,
-    capacity: Capacity,
+    cell: Cell,
     paths: InstancePaths,
     access: Mapping[str, str],
 ) -> InstanceSpec:
     """Return what the runtime needs to run ``instance``; the deployment has been built.
 
-    ``capacity`` is the cell's; ``access`` are the variables with which it reaches the models that
-    it is bound to. Raises ``Unsupported`` if the cell has become too small for it.
+    ``access`` are the variables with which it reaches the models that it is bound to. Raises
+    ``Unsupported`` if the cell has become too small for it.
     """
     artifact, definition = deployment.artifact, deployment.definition
     assert artifact is not None, f"{deployment.id} is placed without an artifact"
-    needs = needs_of(definition, artifact.facts, capacity)
+    needs = needs_of(definition, artifact.facts, cell.capacity)
     if needs.refusal is not None:
         raise Unsupported(needs.refusal.message)
     command = artifact.command
@@ -82,15 +82,31 @@ def make_spec(
         environment=tuple(sorted(environment.items())),
         resources=needs.resources,
         probe=_probe(definition.probe, artifact),
-        meter=_meter(service, artifact, instance, paths),
+        meter=_meter(
+            service,
+            artifact,
+            instance,
+            definition.price or price_of_time(cell, needs.resources),
+            paths,
+        ),
         log_path=paths.log(instance),
         egress_socket=ways.egress,
         models_socket=ways.models if definition.models else None,
     )
 
 
+def price_of_time(cell: Cell, resources: Resources) -> Price:
+    """Return what the time of an instance costs where its tokens have no price of their own.
+
+    Its part of the cell is that of the memory, which is never given out twice: so all instances of
+    a cell together cost no more than the cell. Cores may be promised several times.
+    """
+    part = min(resources.memory_bytes, cell.capacity.memory_bytes)
+    return Price(hour=cell.hourly_cost * part // cell.capacity.memory_bytes)
+
+
 def _meter(
-    service: Service, artifact: Artifact, instance: Instance, paths: InstancePaths
+    service: Service, artifact: Artifact, instance: Instance, price: Price, paths: InstancePaths
 ) -> MeterSpec | None:
     """Return how requests are counted, if a model answers them."""
     if artifact.language != LANGUAGE:
@@ -104,6 +120,7 @@ def _meter(
             service=service.name,
             digest=artifact.digest,
             cell=instance.cell_id,
+            price=price,
         ),
         requests_max=REQUESTS_MAX,
     )

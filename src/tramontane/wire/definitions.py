@@ -1,5 +1,7 @@
 """Between the wire's definitions and the domain's ``Definition``: called by the API."""
 
+from decimal import Decimal
+
 from tramontane.domain.definition import (
     BuildOptions,
     Definition,
@@ -14,6 +16,7 @@ from tramontane.domain.definition import (
     ServiceKind,
     Source,
 )
+from tramontane.domain.usage import Price
 from tramontane.wire.schemas import (
     BuildBody,
     DefinitionBody,
@@ -22,6 +25,7 @@ from tramontane.wire.schemas import (
     EgressBody,
     EngineBody,
     ModelSourceBody,
+    PriceBody,
     ProbeBody,
     ResourcesBody,
     ScalingBody,
@@ -69,10 +73,31 @@ def definition_from_body(body: DefinitionBody) -> Definition:
         engine=EngineOptions(
             context_tokens=body.engine.context_tokens, parallel=body.engine.parallel
         ),
+        price=None if body.price is None else _price(body.price),
         egress=tuple(EgressRule(host=rule.host, port=rule.port) for rule in body.egress),
         models=tuple(body.models),
         drain_s=body.drain_s,
     )
+
+
+def _price(body: PriceBody) -> Price:
+    return Price(
+        prompt=int(body.prompt.scaleb(9)),
+        completion=int(body.completion.scaleb(9)),
+        cached=None if body.cached is None else int(body.cached.scaleb(9)),
+    )
+
+
+def _price_body(price: Price) -> PriceBody:
+    return PriceBody(
+        prompt=_euros(price.prompt),
+        completion=_euros(price.completion),
+        cached=None if price.cached is None else _euros(price.cached),
+    )
+
+
+def _euros(billionths: int) -> Decimal:
+    return Decimal(billionths).scaleb(-9)
 
 
 def _probe_kind(body: DefinitionBody) -> ProbeKind:
@@ -125,6 +150,7 @@ def body_from_definition(definition: Definition) -> DefinitionBody:
         engine=EngineBody(
             context_tokens=definition.engine.context_tokens, parallel=definition.engine.parallel
         ),
+        price=None if definition.price is None else _price_body(definition.price),
         egress=[EgressBody(host=rule.host, port=rule.port) for rule in definition.egress],
         models=list(definition.models),
         drain_s=definition.drain_s,

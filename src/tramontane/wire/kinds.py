@@ -44,6 +44,8 @@ def find_unfit(body: DefinitionBody) -> Iterator[Finding]:
         for name in NEED_TOKENS:
             if getattr(body.scaling, name) is not None:
                 yield ("scaling", name), "only a model answers in tokens: remove it"
+        if body.price is not None:
+            yield ("price",), "only the tokens of a model have a price: remove it"
     if body.models:
         yield from _find_unfit_with_models(body)
 

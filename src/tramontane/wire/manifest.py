@@ -18,7 +18,7 @@ from tramontane.base.errors import InvalidRequest
 from tramontane.domain.definition import ServiceKind
 from tramontane.wire.alias_forms import CANARY_FORM, parse_canary
 from tramontane.wire.kinds import find_unfit
-from tramontane.wire.manifest_form import ManyForm, ServiceForm, SingleForm
+from tramontane.wire.manifest_form import ManyForm, PriceForm, ServiceForm, SingleForm
 from tramontane.wire.manifest_problems import (
     Problem,
     form_problem,
@@ -128,9 +128,9 @@ def make_manifest_schema() -> dict[str, Any]:
 
 
 def _is_text(path: Path) -> bool:
-    """Environment values stay as written: ``1.10`` is a version, ``NO`` a country."""
+    """Values of variables and prices stay as written: ``1.10`` is a version, ``NO`` a country."""
     match path:
-        case ("env", _) | ("services", _, "env", _):
+        case ("env" | "price", _) | ("services", _, "env" | "price", _):
             return True
         case _:
             return False
@@ -327,11 +327,18 @@ def _body(form: ServiceForm, shared_policy: Sequence[str]) -> tuple[dict[str, An
             processes_max=form.resources.processes,
         ),
         engine=_given(context_tokens=form.engine.context, parallel=form.engine.parallel),
+        price=_price(form.price),
         egress=[egress_body(each) for each in form.egress],
         models=form.models,
         drain_s=form.drain,
     )
     return body, problems
+
+
+def _price(form: PriceForm) -> dict[str, Any] | None:
+    """Return what is said of the price; None if nothing is, which is not the price 0."""
+    price = _given(prompt=form.prompt, completion=form.completion, cached=form.cached)
+    return price or None
 
 
 def _given(**values: object) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Only types and keys are checked here. The limits of values are those of ``wire.s
 Schema is made from these models.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -14,6 +15,8 @@ from tramontane.wire.kinds import refuse_kind
 from tramontane.wire.quantities import (
     DURATION_FORM,
     DURATION_PATTERN,
+    EUROS_FORM,
+    EUROS_PATTERN,
     SIZE_FORM,
     SIZE_PATTERN,
     parse_duration_s,
@@ -38,6 +41,13 @@ def _size(value: Any) -> Any:
     if size is None:
         raise PydanticCustomError("form", SIZE_FORM)
     return size
+
+
+def _euros(value: Any) -> Any:
+    """Take the text of a number as it is written: no binary fraction comes in between."""
+    if not isinstance(value, str) or not re.fullmatch(EUROS_PATTERN, value):
+        raise PydanticCustomError("form", EUROS_FORM)
+    return value
 
 
 def _listed(value: Any) -> Any:
@@ -79,6 +89,13 @@ Size = Annotated[
     BeforeValidator(_size),
     WithJsonSchema(
         {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": SIZE_PATTERN}]}
+    ),
+]
+Euros = Annotated[
+    str,
+    BeforeValidator(_euros),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": EUROS_PATTERN}]}
     ),
 ]
 Names = Annotated[
@@ -172,6 +189,19 @@ class EngineForm(Form):
     ] = None
 
 
+class PriceForm(Form):
+    """What tokens of a model cost, in euro per million."""
+
+    prompt: Annotated[Euros | None, Field(description="Of what is sent. Default: nothing.")] = None
+    completion: Annotated[
+        Euros | None, Field(description="Of what is answered. Default: nothing.")
+    ] = None
+    cached: Annotated[
+        Euros | None,
+        Field(description="Of what is sent and was in the cache. Default: as the rest of it."),
+    ] = None
+
+
 class ServiceForm(Form):
     """One service."""
 
@@ -200,6 +230,7 @@ class ServiceForm(Form):
     scale: ScaleForm = ScaleForm()
     resources: ResourcesForm = ResourcesForm()
     engine: EngineForm = EngineForm()
+    price: PriceForm = PriceForm()
     egress: Annotated[
         list[str],
         Field(description="Hosts that may be reached, as `host` or `host:port` (default 443)."),

@@ -193,6 +193,7 @@ _BOUNDS: Mapping[str, tuple[str, str]] = {
     "greater_than": ("more than", "gt"),
     "less_than_equal": ("at most", "le"),
     "less_than": ("less than", "lt"),
+    "decimal_max_places": ("at most this many digits behind the point:", "decimal_places"),
     "too_long": ("at most this many items:", "max_length"),
 }
 _PATTERNS: Mapping[str, str] = {

@@ -6,14 +6,18 @@ Used by the manifest and by options of the command line; one reading for both.
 import re
 
 from tramontane.base.sizes import format_bytes
+from tramontane.domain.usage import parse_euros
 
 __all__ = [
     "DURATION_FORM",
     "DURATION_PATTERN",
+    "EUROS_FORM",
+    "EUROS_PATTERN",
     "SIZE_FORM",
     "SIZE_PATTERN",
     "format_bytes",
     "format_count",
+    "is_euros",
     "parse_duration_s",
     "parse_size_bytes",
 ]
@@ -31,7 +35,9 @@ _SIZE_UNITS = {
 }
 DURATION_PATTERN = r"^(\d+d)?(\d+h)?(\d+m)?(\d+(\.\d+)?s)?$|^\d+ms$"
 SIZE_PATTERN = r"^\d+(\.\d+)? ?([KMGTkmgt][iI]?[bB]?|[bB])?$"
+EUROS_PATTERN = r"^\d{1,12}(\.\d{1,12})?$"
 DURATION_FORM = "a duration such as 30s, 5m or 1h30m, or a number of seconds"
+EUROS_FORM = "an amount in euro such as 0.15"
 SIZE_FORM = "a size such as 512MiB or 1GB, or a number of bytes"
 
 
@@ -44,6 +50,11 @@ def parse_duration_s(text: str) -> float | None:
         return None
     days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
     return days * 86400 + hours * 3600 + minutes * 60 + seconds
+
+
+def is_euros(text: str) -> bool:
+    """Return whether the text is an amount that is counted exactly."""
+    return re.fullmatch(EUROS_PATTERN, text) is not None and parse_euros(text) is not None
 
 
 def parse_size_bytes(text: str) -> int | None:

@@ -8,9 +8,17 @@ do not know.
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
 from tramontane.domain.definition import WORKER_GRACE_S, Resources, Scaling, ServiceKind
+from tramontane.domain.usage import EUROS_MAX
 
 NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
 """Service and project names are DNS labels (RFC 1123), short enough to stay readable in a host."""
@@ -141,6 +149,23 @@ class EngineBody(Request):
     """Requests that one instance computes at the same time."""
 
 
+Euros = Annotated[
+    Decimal,
+    Field(ge=0, le=EUROS_MAX, decimal_places=9),
+    PlainSerializer(lambda amount: f"{amount.normalize():f}", return_type=str, when_used="json"),
+]
+"""A decimal number; answered as text, so that no reader takes it for a binary fraction."""
+
+
+class PriceBody(Request):
+    """What tokens of a model cost, in euro per million."""
+
+    prompt: Euros = Decimal(0)
+    completion: Euros = Decimal(0)
+    cached: Euros | None = None
+    """Of the prompt, taken from the engine's cache; the same as the others if null."""
+
+
 class EgressBody(Request):
     """One host that instances may reach."""
 
@@ -163,6 +188,8 @@ class DefinitionFields(Request):
     scaling: ScalingBody = ScalingBody()
     resources: ResourcesBody = ResourcesBody()
     engine: EngineBody = EngineBody()
+    price: PriceBody | None = None
+    """Null: requests share what the hour of their instance costs."""
     egress: Annotated[list[EgressBody], Field(max_length=256)] = []
     models: ModelNames = []
     """Models of the project that its instances may call, there yet or not."""

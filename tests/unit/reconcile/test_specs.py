@@ -10,7 +10,7 @@ from tests.unit.plan.test_sizing import LAPTOP, MISTRAL_7B, TINY
 from tests.unit.plan.world import ARTIFACT, World
 from tramontane.base.errors import Unsupported
 from tramontane.domain.artifact import Artifact
-from tramontane.domain.cell import Capacity
+from tramontane.domain.cell import HOURLY_COST, Capacity, Cell, EvidenceLevel, Fact
 from tramontane.domain.definition import (
     Definition,
     DirectorySource,
@@ -21,8 +21,16 @@ from tramontane.domain.definition import (
 )
 from tramontane.domain.ids import CellId, InstanceId
 from tramontane.domain.instance import Instance
+from tramontane.domain.usage import Price
+from tramontane.engines.llamacpp import LANGUAGE
 from tramontane.plan.needs import needs_of
-from tramontane.reconcile.specs import STOP_GRACE_S, InstancePaths, make_spec, stop_grace_s
+from tramontane.reconcile.specs import (
+    STOP_GRACE_S,
+    InstancePaths,
+    make_spec,
+    price_of_time,
+    stop_grace_s,
+)
 from tramontane.runtimes.runtime import InstanceSpec
 
 MODEL = Definition(kind=ServiceKind.MODEL, source=ModelSource(reference="m"))
@@ -49,7 +57,25 @@ def spec_of(
         cell_id=CellId("cel_1"),
         created_at=world.now,
     )
-    return make_spec(world.service, deployment, instance, capacity, PATHS, access)
+    return make_spec(world.service, deployment, instance, make_cell(capacity), PATHS, access)
+
+
+def make_cell(capacity: Capacity, hourly_cost: str | None = None) -> Cell:
+    fact = Fact(
+        attribute=HOURLY_COST,
+        value=hourly_cost or "",
+        evidence=EvidenceLevel.CLAIM,
+        source="a test",
+        recorded_at=0.0,
+    )
+    return Cell(
+        id=CellId("cel_1"),
+        name="local",
+        runtime="process",
+        isolation="sandbox",
+        capacity=capacity,
+        facts=(fact,) if hourly_cost else (),
+    )
 
 
 def test_a_worker_gets_its_drain_to_finish_what_nobody_else_could_drain() -> None:
@@ -102,3 +128,37 @@ def test_a_bound_service_gets_its_way_to_models_and_its_key() -> None:
     assert bound.models_socket == bound.egress_socket.removesuffix(".out") + ".models"
     assert dict(bound.environment)["OPENAI_API_KEY"] == "tram_x"
     assert spec_of(web, ARTIFACT).models_socket is None
+
+
+def price_of(wanted: Definition, cell: Cell) -> Price:
+    world = World()
+    deployment = replace(
+        world.deploy(wanted), artifact=replace(ARTIFACT, language=LANGUAGE, facts=TINY)
+    )
+    instance = Instance(
+        id=InstanceId("ins_1"),
+        service_id=world.service.id,
+        deployment_id=deployment.id,
+        cell_id=cell.id,
+        created_at=world.now,
+    )
+    meter = make_spec(world.service, deployment, instance, cell, PATHS, {}).meter
+    assert meter is not None
+    return meter.account.price
+
+
+def test_a_price_of_tokens_comes_before_the_cell_s_hour() -> None:
+    own = Price(prompt=3)
+    assert price_of(replace(MODEL, price=own), make_cell(LAPTOP, "0.12")) == own
+    assert price_of(replace(MODEL, price=Price()), make_cell(LAPTOP, "0.12")) == Price()
+    assert price_of(MODEL, make_cell(LAPTOP)) == Price()
+
+
+def test_an_instance_costs_its_part_of_the_cell_s_memory() -> None:
+    sizing = needs_of(MODEL, TINY, LAPTOP).sizing
+    assert sizing is not None
+    price = price_of(MODEL, make_cell(LAPTOP, "0.12"))
+    assert price == Price(hour=120_000_000 * sizing.memory_bytes // LAPTOP.memory_bytes)
+    # More than it has, a cell gives to nobody.
+    wide = Resources(memory_bytes=2 * LAPTOP.memory_bytes)
+    assert price_of_time(make_cell(LAPTOP, "0.12"), wide) == Price(hour=120_000_000)

@@ -1,6 +1,7 @@
 """The manifest: what it accepts, and that every mistake is one clear error."""
 
 import json
+from decimal import Decimal
 
 import jsonschema_rs
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from tramontane.base.errors import InvalidRequest
 from tramontane.domain.definition import WORKER_GRACE_S
+from tramontane.domain.usage import Price
+from tramontane.wire.definitions import body_from_definition, definition_from_body
 from tramontane.wire.manifest import (
     checked_definition,
     make_manifest_schema,
@@ -21,6 +24,7 @@ from tramontane.wire.schemas import (
     DirectorySourceBody,
     EngineBody,
     ModelSourceBody,
+    PriceBody,
     ScalingBody,
 )
 
@@ -79,6 +83,7 @@ def test_full_manifest() -> None:
         },
         "resources": {"memory_bytes": 512 * 1024**2, "cpus": 0.5, "processes_max": 64},
         "engine": {"context_tokens": None, "parallel": None},
+        "price": None,
         "egress": [
             {"host": "api.example.com", "port": 443},
             {"host": "*.example.org", "port": 8443},
@@ -353,3 +358,46 @@ def test_what_is_wrong_with_an_alias(alias: str, words: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         read_manifest(f"services: {{small: {{model: tiny}}}}\naliases: {{{alias}}}\n".encode())
     assert words in caught.value.message
+
+
+def test_prices_are_counted_as_they_are_written() -> None:
+    raw = b"model: tiny\nprice: {prompt: 0.15, completion: 0.1, cached: 0.000000001}"
+    (service,) = read_manifest(raw).services
+    price = definition_from_body(service.definition).price
+    assert price == Price(prompt=150_000_000, completion=100_000_000, cached=1)
+    sent = DefinitionBody.model_validate_json(service.definition.model_dump_json())
+    assert definition_from_body(sent).price == price
+    back = body_from_definition(definition_from_body(sent)).model_dump(mode="json")
+    assert back["price"] == {"prompt": "0.15", "completion": "0.1", "cached": "0.000000001"}
+    # A program may send numbers as well.
+    assert PriceBody.model_validate({"prompt": 0.15}).prompt == Decimal("0.15")
+
+
+def test_no_price_is_not_the_price_nothing() -> None:
+    for raw in (b"model: tiny", b"model: tiny\nprice: {}"):
+        assert read_manifest(raw).services[0].definition.price is None
+    free = read_manifest(b"model: tiny\nprice: {prompt: 0}").services[0].definition
+    assert definition_from_body(free).price == Price()
+
+
+@pytest.mark.parametrize(
+    ("price", "problem"),
+    [
+        ("prompt: cheap", 'price.prompt: expected an amount in euro such as 0.15, got "cheap"'),
+        ("prompt: -1", 'price.prompt: expected an amount in euro such as 0.15, got "-1"'),
+        (
+            "prompt: 0.0000000001",
+            "price.prompt: expected at most this many digits behind the point: 9, "
+            'got "0.0000000001"',
+        ),
+        ("completion: 100001", 'price.completion: expected at most 100000, got "100001"'),
+        ("promt: 1", "price.promt: unknown key; did you mean prompt?"),
+    ],
+)
+def test_wrong_prices(price: str, problem: str) -> None:
+    assert problem in message(f"model: tiny\nprice: {{{price}}}".encode())
+
+
+def test_only_a_model_has_a_price() -> None:
+    problem = "price: only the tokens of a model have a price: remove it"
+    assert problem in message(b"run: python app.py\nprice: {prompt: 1}")

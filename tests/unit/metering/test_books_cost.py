@@ -1,0 +1,41 @@
+"""What the books say a request cost, also when nobody could close them."""
+
+from pathlib import Path
+
+from tramontane.domain.usage import NANO, Account, Price, RequestEnd, Usage
+from tramontane.metering.books import OPEN, Arrival, Books, read_cut
+
+ACCOUNT = Account(
+    instance="ins_1",
+    project="shop",
+    service="chat",
+    digest="sha256:aa",
+    cell="cel_1",
+    price=Price(hour=3600 * NANO),
+)
+"""A euro per second, to be read off."""
+
+
+def arrival(at: float) -> Arrival:
+    return Arrival(request_id="r", key="", model="chat", api="completions", at=at)
+
+
+def test_requests_at_the_same_time_share_the_hour(tmp_path: Path) -> None:
+    books = Books(tmp_path, ACCOUNT)
+    first, second = books.begin(arrival(0.0)), books.begin(arrival(0.0))
+    assert first is not None
+    assert second is not None
+    assert books.end(first, RequestEnd.FINISHED, 200, 4.0).cost == 2 * NANO
+    assert books.end(second, RequestEnd.FINISHED, 200, 5.0).cost == 3 * NANO
+    books.close()
+
+
+def test_a_request_that_was_cut_costs_what_was_counted(tmp_path: Path) -> None:
+    books = Books(tmp_path, ACCOUNT)
+    entry = books.begin(arrival(0.0))
+    assert entry is not None
+    books.count(entry, Usage(prompt_tokens=9, completion_tokens=1), 1.5)
+    books.close()
+    (cut,) = read_cut(tmp_path / f"ins_1{OPEN}", ACCOUNT, frozenset())
+    assert (cut.end, cut.cost) == (RequestEnd.CUT, 1_500_000_000)
+    assert (cut.usage.prompt_tokens, cut.first_token_s) == (9, 1.5)
