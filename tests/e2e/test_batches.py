@@ -113,10 +113,15 @@ def count_sent(platform: Platform, key_id: str) -> int:
     return sum(each.get("key") == key_id and each["path"] == CHAT for each in lines)
 
 
+def count_finished(platform: Platform, key_id: str) -> int:
+    found = platform.read("usage", "--requests", "--key", key_id)["requests"]
+    return sum(each["end"] == "finished" for each in found)
+
+
 def test_a_batch_survives_the_death_of_everything(
     platform: Platform, client: openai.OpenAI, key: dict[str, str]
 ) -> None:
-    before = count_sent(platform, key["id"])
+    before = count_finished(platform, key["id"])
     batch = start(client, make_requests(200))
     wait_for_batch(client, batch.id, lambda b: done(b) >= 20, "20 results")
     platform.kill_control()
@@ -138,11 +143,11 @@ def test_a_batch_survives_the_death_of_everything(
     assert (len(outputs), len(errors)) == (160, 40)
     check_results(outputs + errors, 200)
 
-    def logged() -> int:
-        return count_sent(platform, key["id"]) - before
+    def counted() -> int:
+        return count_finished(platform, key["id"]) - before
 
-    # The gateway writes its log every moment, and not what was in progress when it was killed.
-    assert 190 <= wait_for(lambda: logged() >= 190 and logged(), "the log") <= 220
+    # What was in progress at a kill may have come to its end at the model before it was run again.
+    assert 160 <= wait_for(lambda: counted() >= 160 and counted(), "the ledger") <= 190
 
 
 def done(batch: Batch) -> int:

@@ -175,6 +175,8 @@ def test_a_file_that_was_replaced_does_not_wake_as_what_was_deployed(
     platform.tram("deploy", "--model", file, "--name", "mine")
     platform.tram("scale", "mine", "0")
     platform.wait_status("mine", "sleeping")
+    # One that still drains would take requests again: nothing would be started.
+    wait_for(lambda: not platform.service("mine")["instances"], "its instance to be gone")
     file.write_bytes(TINY)
     refused = platform.tram("scale", "mine", "1", check=None)
     assert refused.returncode == 0
