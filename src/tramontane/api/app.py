@@ -12,6 +12,7 @@ from tramontane.api.handlers import (
     aliases,
     batches,
     deployments,
+    metrics,
     models,
     plans,
     platform,
@@ -67,6 +68,7 @@ def make_app(parts: ApiParts) -> FastAPI:
     for noun in NOUNS:
         api.include_router(noun.router)
     app.include_router(api)
+    app.include_router(metrics.router, responses=PROBLEM)
     _publish(app)
     app.add_middleware(Gate, authenticate=parts.tokens.authenticate)
     return app

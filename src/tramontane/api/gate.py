@@ -18,6 +18,8 @@ from tramontane.domain.token import Token
 
 PREFIX = "/api/v1"
 PUBLIC = frozenset({f"{PREFIX}/openapi.json"})
+METRICS = "/metrics"
+"""Where Prometheus looks by itself; for the rest it is a part of the API."""
 BODY_MAX_BYTES = 2 * 1024**2
 DEPTH_MAX = 50
 
@@ -37,7 +39,7 @@ class Gate:
         path: str = scope["path"]
         state: dict[str, Any] = scope.setdefault("state", {})
         try:
-            if path.startswith(f"{PREFIX}/") and path not in PUBLIC:
+            if _is_guarded(path):
                 text = _bearer(scope)
                 state["token"] = await asyncio.to_thread(self._authenticate, text)
             if not path.startswith(f"{PREFIX}/sources/"):
@@ -50,6 +52,10 @@ class Gate:
             await problem_response(error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+
+def _is_guarded(path: str) -> bool:
+    return path == METRICS or (path.startswith(f"{PREFIX}/") and path not in PUBLIC)
 
 
 def _header(scope: Scope, name: bytes) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tramontane.store.aliases import Aliases
 from tramontane.store.batches import Batches
 from tramontane.store.cells import Cells
+from tramontane.store.counts import Counts
 from tramontane.store.database import Database, parse_url, sqlite_url
 from tramontane.store.events import Events
 from tramontane.store.files import Files
@@ -33,6 +34,7 @@ class Store(
     Snapshots,
     Events,
     Cells,
+    Counts,
     Tokens,
     UsageLedger,
     Sources,

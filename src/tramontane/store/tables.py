@@ -249,6 +249,14 @@ USAGE = Table(
     Index(None, "position", unique=True),
 )
 
+USAGE_TOTALS = Table(
+    "usage_totals",
+    METADATA,
+    Column("project", Text, primary_key=True),
+    Column("service", Text, primary_key=True),
+    Column("totals", Text, nullable=False),
+)
+
 BOOKS = Table(
     "books",
     METADATA,

@@ -9,15 +9,19 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import RowMapping, Select, delete, func, insert, select
+from pydantic import TypeAdapter
+from sqlalchemy import Connection, RowMapping, Select, delete, func, insert, select
 
 from tramontane.domain.usage import RequestEnd, Usage, UsageRecord
+from tramontane.domain.usage_totals import UsageTotals
 from tramontane.store.database import Turn
 from tramontane.store.part import Part
-from tramontane.store.tables import BOOKS, USAGE
+from tramontane.store.rows import to_json
+from tramontane.store.tables import BOOKS, USAGE, USAGE_TOTALS
 
 GROUPS = ("project", "model", "key", "service", "cell", "api", "digest", "day")
 """What sums can be made by: columns, and the day of arrival in UTC."""
+TOTALS: TypeAdapter[UsageTotals] = TypeAdapter(UsageTotals)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +96,37 @@ class UsageLedger(Part):
                 newest = connection.execute(select(func.max(USAGE.c.position))).scalar() or 0
                 rows = [_to_row(each, newest + i) for i, each in enumerate(records, 1)]
                 connection.execute(insert(USAGE), rows)
+                self._add_to_totals(connection, records)
         return True
+
+    def _add_to_totals(self, connection: Connection, records: Sequence[UsageRecord]) -> None:
+        """Count what has come; the turn of the ledger has to be ours."""
+        # A book is of one instance, so there is one service as a rule.
+        for project, service in {(each.project, each.service) for each in records}:
+            key = {"project": project, "service": service}
+            text = connection.execute(select(USAGE_TOTALS.c.totals).filter_by(**key)).scalar()
+            totals = TOTALS.validate_json(text) if text else UsageTotals()
+            totals.add(r for r in records if (r.project, r.service) == (project, service))
+            changed = {"totals": to_json(TOTALS, totals)}
+            connection.execute(
+                self._database.insert(USAGE_TOTALS)
+                .values(**key, **changed)
+                .on_conflict_do_update(index_elements=["project", "service"], set_=changed)
+            )
+
+    def read_usage_totals(self, project: str | None = None) -> dict[tuple[str, str], UsageTotals]:
+        """Return what the services of one project, or of all, have used since there is a ledger.
+
+        Never less than before, whatever was restarted; by project and service.
+        """
+        statement = select(USAGE_TOTALS).order_by(USAGE_TOTALS.c.project, USAGE_TOTALS.c.service)
+        if project is not None:
+            statement = statement.where(USAGE_TOTALS.c.project == project)
+        with self._database.read() as connection:
+            return {
+                (row.project, row.service): TOTALS.validate_json(row.totals)
+                for row in connection.execute(statement)
+            }
 
     def forget_book(self, instance: str) -> None:
         """Forget how far a book was read: its files are gone."""

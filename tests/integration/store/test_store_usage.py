@@ -87,6 +87,7 @@ def test_an_older_ledger_is_numbered_by_arrival(database: Path | str) -> None:
     store.close()
     opened = Database(sqlite_url(database) if isinstance(database, Path) else parse_url(database))
     with opened.write() as connection:  # as step 9 left it
+        connection.execute(text("DROP TABLE usage_totals"))
         connection.execute(text("DROP INDEX ix_usage_position"))
         connection.execute(text("ALTER TABLE usage DROP COLUMN position"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0009'"))
@@ -96,4 +97,23 @@ def test_an_older_ledger_is_numbered_by_arrival(database: Path | str) -> None:
     assert [each.at for each in store.list_usage(ALL, limit=9)] == [5.0, 6.0, 7.0]
     keep(store, make_record(4))
     assert store.list_usage(ALL, limit=9)[-1].position == 4
+    store.close()
+
+
+def test_totals_grow_with_the_ledger_and_survive_a_restart(database: Path | str) -> None:
+    store = open_store(database)
+    assert store.read_usage_totals() == {}
+    keep(store, make_record(1), make_record(2, project="lab"))
+    # What somebody else has taken over already is not counted again.
+    assert not store.add_usage("ins_1", [make_record(9)], 0, BookPosition(position=1))
+    store.close()
+    store = open_store(database)
+    keep(store, make_record(3, end=RequestEnd.CUT, status=0))
+    totals = store.read_usage_totals()
+    assert {key: each.ends for key, each in totals.items()} == {
+        ("lab", "chat"): {"finished/200": 1},
+        ("shop", "chat"): {"finished/200": 1, "cut/0": 1},
+    }
+    assert totals["shop", "chat"].cost == 2 * RECORD.cost
+    assert store.read_usage_totals("lab") == {("lab", "chat"): totals["lab", "chat"]}
     store.close()

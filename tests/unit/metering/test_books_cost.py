@@ -1,9 +1,10 @@
 """What the books say a request cost, also when nobody could close them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from tramontane.domain.usage import NANO, Account, Price, RequestEnd, Usage
-from tramontane.metering.books import OPEN, Arrival, Books, read_cut
+from tramontane.metering.books import OPEN, Arrival, Books, read_cut, read_open_keys
 
 ACCOUNT = Account(
     instance="ins_1",
@@ -39,3 +40,12 @@ def test_a_request_that_was_cut_costs_what_was_counted(tmp_path: Path) -> None:
     (cut,) = read_cut(tmp_path / f"ins_1{OPEN}", ACCOUNT, frozenset())
     assert (cut.end, cut.cost) == (RequestEnd.CUT, 1_500_000_000)
     assert (cut.usage.prompt_tokens, cut.first_token_s) == (9, 1.5)
+
+
+def test_keys_of_what_is_under_way_are_found(tmp_path: Path) -> None:
+    books = Books(tmp_path, ACCOUNT)
+    entries = [books.begin(replace(arrival(0.0), key=f"tok_{i}")) for i in range(3)]
+    books.count(entries[0], Usage(prompt_tokens=9, completion_tokens=1), 1.5)
+    books.end(entries[1], RequestEnd.FINISHED, 200, 2.0)
+    assert read_open_keys(tmp_path / f"ins_1{OPEN}") == ["tok_0", "tok_2"]
+    books.close()
