@@ -117,6 +117,12 @@ class CountryType(click.ParamType[str]):
     help="Let instances whose manifest names it reach this port of this machine, or this name in "
     "a private network; may be given several times. Kept for later starts; none takes it back.",
 )
+@click.option(
+    "--otlp-endpoint",
+    metavar="URL",
+    help="Send a span for each request of a model there, by OTLP/HTTP: an OpenTelemetry collector "
+    "such as http://127.0.0.1:4318. Default: what OTEL_EXPORTER_OTLP_ENDPOINT says.",
+)
 @click.option("--database", metavar="URL", help="PostgreSQL instead of the embedded SQLite.")
 @click.option(
     "--keep-deployments",
@@ -154,6 +160,7 @@ def up(  # noqa: PLR0913 - one argument per option
     hourly_cost: str | None,
     isolation: str | None,
     egress_allowed: Sequence[str],
+    otlp_endpoint: str | None,
     database: str | None,
     keep_deployments: int | None,
     keep_unneeded: float | None,
@@ -180,6 +187,7 @@ def up(  # noqa: PLR0913 - one argument per option
         "--operator": operator,
         "--hourly-cost": hourly_cost,
         "--isolation": isolation,
+        "--otlp-endpoint": otlp_endpoint,
         "--keep-deployments": keep_deployments,
         "--keep-unneeded": keep_unneeded,
         "--cache-limit": cache_limit,

@@ -34,6 +34,7 @@ the API's own document.
 | `TRAM_API` | The address of the API, for a platform on another machine. |
 | `TRAM_TOKEN` | The token for it. Default: the `credentials` file in `TRAM_HOME`. |
 | `NO_COLOR` | No colours, whatever its value. |
+| `OTEL_EXPORTER_OTLP_ENDPOINT`, … | At `tram up`: where spans of requests go ([Usage](usage.md)). |
 | `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE` | At `tram up`: the model hub behind `hf://`. |
 | `AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID`, … | At `tram up`: the store of `s3://`. |
 

@@ -124,5 +124,7 @@ class UsageRecord:
     usage: Usage = field(default_factory=Usage)
     cost: int = 0
     """In billionths of a euro."""
+    traceparent: str | None = None
+    """Of the caller's trace (``domain.trace``), if the request came with a valid one."""
     position: int = field(default=0, compare=False)
     """Where it stands in the ledger, counted from 1; 0 until it is there."""

@@ -26,9 +26,9 @@ from tramontane.metering.sharing import Sharing
 
 ROWS_MAX = 4096
 """Requests under way at one instance; more are refused."""
-_ROW = struct.Struct("<BxxxIQIIIxxxxddd64s40s32s64s")
+_ROW = struct.Struct("<BxxxIQIIIxxxxddd64s40s32s64s56s")
 """State, status, sequence, three counts, arrival, first token, share of the instance's time,
-request id, key, API, model."""
+request id, key, API, model, traceparent."""
 _COUNTS = struct.Struct("<III")
 _COUNTS_AT = 16
 _MOMENT = struct.Struct("<d")
@@ -40,7 +40,7 @@ _KEY = 10
 OPEN, LINES = ".open", ".lines"
 _OWN = (
     *("sequence", "request_id", "key", "model", "api", "at", "first_token_s", "duration_s"),
-    *("status", "cost"),
+    *("status", "cost", "traceparent"),
 )
 """What a line says; the rest is the account's."""
 
@@ -54,6 +54,7 @@ class Arrival:
     model: str
     api: str
     at: float
+    traceparent: str = ""
 
 
 @dataclass(kw_only=True)
@@ -122,6 +123,7 @@ class Books:
             _text(arrival.key, 40),
             _text(arrival.api, 32),
             _text(arrival.model, 64),
+            _text(arrival.traceparent, 56),
         )
         return entry
 
@@ -218,7 +220,7 @@ def read_cut(table: Path, account: Account, ended: frozenset[int]) -> Iterator[U
     raw = table.read_bytes()
     for row in range(len(raw) // _ROW.size):
         found = _ROW.unpack_from(raw, row * _ROW.size)
-        state, _, sequence, *counts, at, first, share_s, request, key, api, model = found
+        state, _, sequence, *counts, at, first, share_s, request, key, api, model, trace = found
         if state != _OPEN or sequence in ended:
             continue
         arrival = Arrival(
@@ -227,6 +229,7 @@ def read_cut(table: Path, account: Account, ended: frozenset[int]) -> Iterator[U
             api=_plain(api),
             model=_plain(model),
             at=at,
+            traceparent=_plain(trace),
         )
         prompt, completion, cached = counts
         entry = Entry(
@@ -269,6 +272,7 @@ def _make_record(
         model=arrival.model or account.service,
         api=arrival.api,
         at=arrival.at,
+        traceparent=arrival.traceparent or None,
         first_token_s=first - arrival.at if first else None,
         duration_s=max(now - arrival.at, 0.0),
         status=status,

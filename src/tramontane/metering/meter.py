@@ -11,6 +11,7 @@ from typing import cast
 
 import httptools
 
+from tramontane.domain.trace import keep_traceparent
 from tramontane.metering.books import Arrival
 from tramontane.metering.exchange import JSON, Exchange, Way
 from tramontane.metering.requests import BadRequest, error_body, prepare
@@ -22,6 +23,7 @@ BODY_BYTES_MAX = 32 * 1024**2
 KEY_HEADER = b"x-tramontane-key"
 """Set by the gateway from the verified key, never by clients."""
 REQUEST_ID_HEADER = b"x-request-id"
+TRACE_HEADER = b"traceparent"
 _REASONS = {
     200: b"OK",
     400: b"Bad Request",
@@ -76,7 +78,7 @@ class _GatewayConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._path = b""
-        self._key = self._request_id = ""
+        self._key = self._request_id = self._trace = ""
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._exchange: Exchange | None = None
@@ -110,7 +112,7 @@ class _GatewayConnection(asyncio.Protocol):
     # What the parser finds.
 
     def on_message_begin(self) -> None:
-        self._path, self._key, self._request_id = b"", "", ""
+        self._path, self._key, self._request_id, self._trace = b"", "", "", ""
         self._body, self._body_bytes = [], 0
 
     def on_url(self, url: bytes) -> None:
@@ -122,6 +124,8 @@ class _GatewayConnection(asyncio.Protocol):
             self._key = value.decode("latin-1")
         elif lower == REQUEST_ID_HEADER:
             self._request_id = value.decode("latin-1")
+        elif lower == TRACE_HEADER:
+            self._trace = value.decode("latin-1")
 
     def on_body(self, piece: bytes) -> None:
         self._body_bytes += len(piece)
@@ -153,6 +157,7 @@ class _GatewayConnection(asyncio.Protocol):
             model=prepared.model,
             api=prepared.api,
             at=now,
+            traceparent=keep_traceparent(self._trace),
         )
         if way.books.is_full():
             self._refuse(503, "too_many_requests", "the model has too many requests to hold more")

@@ -11,6 +11,9 @@ from tramontane.domain.definition import EgressRule
 from tramontane.domain.usage import parse_euros
 from tramontane.plan.garbage import Limits
 from tramontane.processes.network import FLAG, parse_allowed
+from tramontane.processes.telemetry import FLAG as OTLP_FLAG
+from tramontane.processes.telemetry import read_collector
+from tramontane.wire.collector import CollectorOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,8 @@ class ControlArguments:
     """In euro; None: what an earlier start said."""
     isolation: str
     database: str | None
+    collector: CollectorOptions | None
+    """Where spans of requests go."""
     egress_allowed: frozenset[EgressRule] | None
     """Into this machine and its private networks; None: what an earlier start said."""
     limits: Limits
@@ -74,6 +79,7 @@ def parse_control_arguments(argv: Sequence[str]) -> ControlArguments:
     parser.add_argument("--country")
     parser.add_argument("--operator")
     parser.add_argument("--hourly-cost")
+    parser.add_argument(OTLP_FLAG)
     parser.add_argument("--isolation", choices=("sandbox", "none"), default="sandbox")
     parser.add_argument(FLAG, action="append", dest="egress_allowed", metavar="HOST:PORT")
     usual = Limits()
@@ -108,6 +114,7 @@ def parse_control_arguments(argv: Sequence[str]) -> ControlArguments:
         isolation=found.isolation,
         # Never an argument: the URL may hold a password, and everybody may read arguments.
         database=os.environ.get("TRAM_DATABASE"),
+        collector=read_collector(found.otlp_endpoint, os.environ),
         egress_allowed=(
             None if found.egress_allowed is None else parse_allowed(found.egress_allowed)
         ),

@@ -74,6 +74,7 @@ from tramontane.processes.network import (
 )
 from tramontane.processes.rotation import keep_rotating
 from tramontane.processes.serving import ApiServer
+from tramontane.processes.telemetry import WILDCARDS, read_resource
 from tramontane.processes.weights import make_fetcher
 from tramontane.reconcile.aliases import AliasReconciler
 from tramontane.reconcile.builds import BuildReconciler
@@ -83,6 +84,7 @@ from tramontane.reconcile.keys import ALL, KeyReconciler
 from tramontane.reconcile.ledger import LedgerReconciler
 from tramontane.reconcile.services import ModelAccess, ServiceReconciler
 from tramontane.reconcile.specs import InstancePaths
+from tramontane.reconcile.traces import TraceReconciler
 from tramontane.runtimes.process.examination import find_bubblewrap
 from tramontane.runtimes.process.protocol import Isolation
 from tramontane.runtimes.process.runtime import ProcessRuntime
@@ -90,6 +92,8 @@ from tramontane.runtimes.runtime import Runtime
 from tramontane.store.migration import migrate_apart
 from tramontane.store.sources import SourceFiles
 from tramontane.store.store import Store, open_store
+from tramontane.wire.collector import Collector
+from tramontane.wire.otlp import Sender as SpanSender
 from tramontane.wire.schemas import ExecView, PartView
 
 log = logging.getLogger("tramontane")
@@ -225,6 +229,7 @@ class Control:
                     aliases.run(),
                     garbage.run(),
                     ledger.run(),
+                    self._send_traces(),
                     self._files.run(),
                     self._fetcher.run(),
                     envoy.watch(),
@@ -339,6 +344,30 @@ class Control:
             clock=self._clock,
             on_spent=keys.put_spent,
         )
+
+    async def _send_traces(self) -> None:
+        """Send spans for as long as this runs, if somebody wants them."""
+        options, gateway = self._arguments.collector, self._arguments.gateway
+        if options is None:
+            return
+        known = gateway.host not in WILDCARDS
+        collector = Collector(options)
+        traces = TraceReconciler(
+            store=self._store,
+            receiver=collector,
+            sender=SpanSender(
+                version=__version__,
+                resource=read_resource(__version__, os.environ),
+                address=gateway.host if known else None,
+                port=gateway.port if known else None,
+            ),
+            clock=self._clock,
+        )
+        log.info("spans of requests go to %s", options.url)
+        try:
+            await traces.run()
+        finally:
+            await collector.close()
 
     def _make_keys(self, gateway: Gateway) -> KeyReconciler:
         return KeyReconciler(

@@ -28,7 +28,7 @@ from tramontane.base.errors import Unavailable
 from tramontane.store.database import Database, Turn, parse_url, sqlite_url
 from tramontane.store.tables import METADATA
 
-HEAD = "0011"
+HEAD = "0012"
 """The newest step in ``store.migrations.versions``."""
 APART_S = 600.0
 VERSIONS = Table(

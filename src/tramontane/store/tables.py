@@ -245,6 +245,7 @@ USAGE = Table(
     Column("cost", BigInteger, nullable=False),
     # In the order of coming, without gaps: who has read up to one has missed none before it.
     Column("position", BigInteger, nullable=False),
+    Column("traceparent", Text),
     Index(None, "project", "at"),
     Index(None, "position", unique=True),
 )

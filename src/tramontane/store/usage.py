@@ -148,6 +148,11 @@ class UsageLedger(Part):
             rows = connection.execute(statement.limit(limit)).mappings().all()
         return [_from_row(row) for row in rows]
 
+    def read_newest_position(self) -> int:
+        """Return the position of the ledger's last line, 0 if there is none."""
+        with self._database.read() as connection:
+            return connection.execute(select(func.max(USAGE.c.position))).scalar() or 0
+
     def sum_costs(self, keys: Collection[str], since: float) -> dict[str, int]:
         """Return what each of these keys has spent, in billionths of a euro."""
         statement = (

@@ -88,6 +88,7 @@ def test_an_older_ledger_is_numbered_by_arrival(database: Path | str) -> None:
     opened = Database(sqlite_url(database) if isinstance(database, Path) else parse_url(database))
     with opened.write() as connection:  # as step 9 left it
         connection.execute(text("DROP TABLE usage_totals"))
+        connection.execute(text("ALTER TABLE usage DROP COLUMN traceparent"))
         connection.execute(text("DROP INDEX ix_usage_position"))
         connection.execute(text("ALTER TABLE usage DROP COLUMN position"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0009'"))

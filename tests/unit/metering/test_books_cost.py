@@ -4,7 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from tramontane.domain.usage import NANO, Account, Price, RequestEnd, Usage
-from tramontane.metering.books import OPEN, Arrival, Books, read_cut, read_open_keys
+from tramontane.metering.books import (
+    OPEN,
+    Arrival,
+    Books,
+    from_line,
+    read_cut,
+    read_open_keys,
+    to_line,
+)
 
 ACCOUNT = Account(
     instance="ins_1",
@@ -49,3 +57,16 @@ def test_keys_of_what_is_under_way_are_found(tmp_path: Path) -> None:
     books.end(entries[1], RequestEnd.FINISHED, 200, 2.0)
     assert read_open_keys(tmp_path / f"ins_1{OPEN}") == ["tok_0", "tok_2"]
     books.close()
+
+
+def test_where_a_request_stands_in_a_trace_is_kept(tmp_path: Path) -> None:
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    books = Books(tmp_path, ACCOUNT)
+    ended = books.begin(replace(arrival(0.0), traceparent=trace))
+    books.begin(replace(arrival(0.0), traceparent=trace))
+    record = books.end(ended, RequestEnd.FINISHED, 200, 1.0)
+    assert record.traceparent == trace
+    assert from_line(to_line(record), ACCOUNT) == record
+    books.close()
+    (cut,) = read_cut(tmp_path / f"ins_1{OPEN}", ACCOUNT, frozenset({ended.sequence}))
+    assert cut.traceparent == trace
