@@ -6,10 +6,11 @@ which what was used will have been allowed for. It needs no windows, and no burs
 edges.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from math import ceil
+from typing import NamedTuple
 
 MINUTE_S = 60.0
 
@@ -35,9 +36,11 @@ class Limits:
     budget_period: BudgetPeriod = BudgetPeriod.DAY
 
 
-@dataclass(frozen=True, kw_only=True)
-class Standing:
-    """What a key has used, as its limits see it. Times are seconds since the epoch."""
+class Standing(NamedTuple):
+    """What a key has used, as its limits see it. Times are seconds since the epoch.
+
+    A tuple, since two are made per request where every token passes.
+    """
 
     requests_until: float = 0.0
     """When the requests made so far will have been allowed for."""
@@ -103,7 +106,7 @@ def admit(limits: Limits, standing: Standing, now: float) -> Standing | OverLimi
                 f"this key may make {limits.requests_per_minute} requests per minute",
                 until - now - MINUTE_S,
             )
-    return replace(standing, requests_until=until, running=standing.running + 1)
+    return standing._replace(requests_until=until, running=standing.running + 1)
 
 
 def settle(limits: Limits, standing: Standing, *, tokens: int, cost: int, now: float) -> Standing:
@@ -112,8 +115,7 @@ def settle(limits: Limits, standing: Standing, *, tokens: int, cost: int, now: f
     until = standing.tokens_until
     if limits.tokens_per_minute is not None:
         until = max(until, now) + tokens * MINUTE_S / limits.tokens_per_minute
-    return replace(
-        standing,
+    return standing._replace(
         tokens_until=until,
         running=max(standing.running - 1, 0),
         spent=standing.spent + cost,
@@ -130,7 +132,7 @@ def _roll(limits: Limits, standing: Standing, now: float) -> Standing:
     """Begin the budget anew if its period is over."""
     if now < standing.period_ends:
         return standing
-    return replace(standing, spent=0, period_ends=period_end(limits.budget_period, now))
+    return standing._replace(spent=0, period_ends=period_end(limits.budget_period, now))
 
 
 def _over(code: str, message: str, wait_s: float) -> OverLimit:

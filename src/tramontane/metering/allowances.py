@@ -15,7 +15,7 @@ import os
 import struct
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tramontane.domain.limits import (
@@ -34,6 +34,8 @@ _HEADER = struct.Struct("<QQ")
 """Generation, rows."""
 _ROW = struct.Struct("<40sqqqqB7xddqqd")
 """Key; four limits and the period; requests until, tokens until, running, spent, period's end."""
+_STANDING = struct.Struct("<ddqqd")
+_STANDING_AT = _ROW.size - _STANDING.size
 _NONE = -1
 _PERIODS = (BudgetPeriod.DAY, BudgetPeriod.MONTH)
 
@@ -60,11 +62,19 @@ class Table:
     @contextmanager
     def locked(self) -> Generator[None]:
         """Hold the lock: nobody else reads or changes a row meanwhile."""
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self.lock()
         try:
             yield
         finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+            self.unlock()
+
+    def lock(self) -> None:
+        """Wait for the lock and take it."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def unlock(self) -> None:
+        """Let go of the lock."""
+        fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -87,9 +97,7 @@ class Table:
         """Return the limits of a row's key, and where it stands."""
         found: tuple[bytes, int, int, int, int, int, float, float, int, int, float]
         found = _ROW.unpack_from(self._memory, _at(row))
-        _, rpm, tpm, streams, budget, period, requests_until, tokens_until, running, spent, ends = (
-            found
-        )
+        rpm, tpm, streams, budget, period = found[1:6]
         limits = Limits(
             requests_per_minute=None if rpm == _NONE else rpm,
             tokens_per_minute=None if tpm == _NONE else tpm,
@@ -97,13 +105,15 @@ class Table:
             budget=None if budget == _NONE else budget,
             budget_period=_PERIODS[period],
         )
-        return limits, Standing(
-            requests_until=requests_until,
-            tokens_until=tokens_until,
-            running=running,
-            spent=spent,
-            period_ends=ends,
-        )
+        return limits, self.read_standing(row)
+
+    def read_standing(self, row: int) -> Standing:
+        """Return where a row's key stands."""
+        return Standing(*_STANDING.unpack_from(self._memory, _at(row) + _STANDING_AT))
+
+    def write_standing(self, row: int, standing: Standing) -> None:
+        """Set where a row's key stands."""
+        _STANDING.pack_into(self._memory, _at(row) + _STANDING_AT, *standing)
 
     def write(self, row: int, key: str, limits: Limits, standing: Standing) -> None:
         """Set a row."""
@@ -150,20 +160,25 @@ class Gate:
         self._table: Table | None = None
         self._generation = -1
         self._rows: dict[str, int] = {}
+        self._limits: dict[int, Limits] = {}
+        """By row, as far as they were asked for: they change with the generation alone."""
 
-    @contextmanager
-    def turn(self, key: str) -> Generator["Turn"]:
-        """Give the one look at a key's row during which nobody else has one."""
-        table = self._open()
-        if table is None:
-            yield Turn(None, key, 0)
-            return
-        with table.locked():
-            generation, _ = table.header()
-            if generation != self._generation:
-                self._rows, self._generation = table.keys(), generation
-            row = self._rows.get(key)
-            yield Turn(None if row is None else table, key, row or 0)
+    def turn(self, key: str) -> "Turn":
+        """Return the one look at a key's row during which nobody else has one; use as ``with``."""
+        return Turn(self, self._open(), key)
+
+    def find(self, table: Table, key: str) -> tuple[int, Limits] | None:
+        """Return the row of a key and its limits; call it while the table is locked."""
+        generation, _ = table.header()
+        if generation != self._generation:
+            self._rows, self._generation, self._limits = table.keys(), generation, {}
+        row = self._rows.get(key)
+        if row is None:
+            return None
+        limits = self._limits.get(row)
+        if limits is None:
+            limits = self._limits[row] = table.read(row)[0]
+        return row, limits
 
     def close(self) -> None:
         """Let go of the file."""
@@ -182,29 +197,50 @@ class Gate:
 
 
 class Turn:
-    """One key's row, held; a key without limits has none."""
+    """One key's row, held; a key without limits has none.
 
-    def __init__(self, table: Table | None, key: str, row: int) -> None:
-        self._table, self._key, self._row = table, key, row
+    A class of its own and not a generator: a request has two of these, where every token passes.
+    """
+
+    __slots__ = ("_found", "_gate", "_key", "_table")
+
+    def __init__(self, gate: Gate, table: Table | None, key: str) -> None:
+        self._gate, self._table, self._key = gate, table, key
+        self._found: tuple[int, Limits] | None = None
+
+    def __enter__(self) -> "Turn":
+        if self._table is not None:
+            self._table.lock()
+            try:
+                self._found = self._gate.find(self._table, self._key)
+            except BaseException:
+                self._table.unlock()
+                raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._table is not None:
+            self._table.unlock()
 
     def admit(self, now: float) -> OverLimit | None:
         """Take one request more into account, or say why it may not be."""
-        if self._table is None:
+        if self._table is None or self._found is None:
             return None
-        limits, standing = self._table.read(self._row)
-        decided = admit(limits, standing, now)
+        row, limits = self._found
+        decided = admit(limits, self._table.read_standing(row), now)
         if isinstance(decided, OverLimit):
             return decided
-        self._table.write(self._row, self._key, limits, decided)
+        self._table.write_standing(row, decided)
         return None
 
     def settle(self, *, tokens: int, cost: int, now: float) -> None:
         """Take the end of a request into account."""
-        if self._table is None:
+        if self._table is None or self._found is None:
             return
-        limits, standing = self._table.read(self._row)
-        settled = settle(limits, standing, tokens=tokens, cost=cost, now=now)
-        self._table.write(self._row, self._key, limits, settled)
+        row, limits = self._found
+        before = self._table.read_standing(row)
+        settled = settle(limits, before, tokens=tokens, cost=cost, now=now)
+        self._table.write_standing(row, settled)
 
 
 class Allowances:
@@ -235,7 +271,7 @@ class Allowances:
             if uses is not None:
                 use = uses.get(key, KeyUse())
                 ends = period_end(wanted.budget_period, now)
-                standing = replace(standing, running=use.running, spent=use.spent, period_ends=ends)
+                standing = standing._replace(running=use.running, spent=use.spent, period_ends=ends)
             rows[key] = (wanted, standing)
         self._table.replace(rows)
 

@@ -1,6 +1,5 @@
 """What limits allow: never more than they say, and all that they say."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -127,4 +126,4 @@ def test_periods_follow_one_another(period: BudgetPeriod, now: float) -> None:
     assert period_end(period, start) == end
     assert datetime.fromtimestamp(end, UTC).hour == 0
     assert end - start >= (86400 if period is BudgetPeriod.DAY else 28 * 86400)
-    assert replace(Standing(), period_ends=end).period_ends == end
+    assert Standing(period_ends=end).period_ends == end
