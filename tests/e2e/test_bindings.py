@@ -265,3 +265,6 @@ def test_without_a_sandbox_the_gateway_itself_is_the_address(
         assert client.models.list().data == []
         with pytest.raises(openai.NotFoundError):
             client.chat.completions.create(model="assistant", messages=QUESTION)
+        unsandboxed.tram("deploy", "--model", "tiny", "--name", "assistant")
+        answer = client.chat.completions.create(model="assistant", messages=QUESTION)
+        assert "Rome" in (answer.choices[0].message.content or "")

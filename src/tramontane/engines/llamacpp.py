@@ -54,6 +54,7 @@ def make_artifact(weights: Weights, facts: ModelFacts, files: EngineFiles, alias
         # -S and -E: neither site-packages nor the environment decide what is imported.
         command=(files.python, "-S", "-E", f"{ENGINE}/serve.py", shown[0], alias),
         directory="/",
+        environment=(("TRAM_ENGINE_LIBRARY", f"{ENGINE}/xllamacpp"),),
         mounts=(
             *files.python_mounts,
             Mount(source=files.library, target=f"{ENGINE}/xllamacpp"),

@@ -18,6 +18,10 @@ import sys
 import time
 from pathlib import Path
 
+if library := os.environ.get("TRAM_ENGINE_LIBRARY"):
+    # In a sandbox it lies beside this file; without one, wherever it was installed.
+    sys.path.insert(0, str(Path(library).parent))
+
 import xllamacpp
 
 SIZE: dict[str, int] = {
