@@ -22,6 +22,9 @@ BODY_BYTES_MAX = 32 * 1024**2
 """As at the gateway, which on a model's own host lets pass what it does not read."""
 KEY_HEADER = b"x-tramontane-key"
 """Set by the gateway from the verified key, never by clients."""
+LIMITED = b"retry-after: %d\r\nx-envoy-ratelimited: true\r\n"
+"""The second line keeps the gateway from asking an alias's next model, where the key is no better
+off."""
 REQUEST_ID_HEADER = b"x-request-id"
 TRACE_HEADER = b"traceparent"
 _REASONS = {
@@ -176,7 +179,7 @@ class _GatewayConnection(asyncio.Protocol):
         self, status: int, code: str, message: str, retry_after_s: int | None = None
     ) -> None:
         body = error_body(status, code, message)
-        retry = b"" if retry_after_s is None else b"retry-after: %d\r\n" % retry_after_s
+        retry = b"" if retry_after_s is None else LIMITED % retry_after_s
         self._write(_head(status, JSON) + retry + b"content-length: %d\r\n\r\n" % len(body) + body)
 
     # What an exchange sends.

@@ -115,6 +115,24 @@ async def test_shares_and_a_canary(bed: Bed) -> None:
         assert (await ask(bed, headers={"x-canary": "yes"})).text == "large"
 
 
+async def test_a_key_at_its_limit_wakes_no_other_model(bed: Bed) -> None:
+    async def limited(exchange: Exchange) -> None:
+        await exchange.body()
+        exchange.writer.write(
+            b"HTTP/1.1 429 X\r\nx-envoy-ratelimited: true\r\nretry-after: 7\r\n"
+            b"content-length: 2\r\n\r\n{}"
+        )
+        await exchange.writer.drain()
+
+    bed.publish("first", awake("first@1", await bed.serve("first", limited)), model="first")
+    bed.publish("second", asleep("second@1"), model="second")
+    bed.publish_alias("assistant", chain("first", "second"))
+    await bed.applied()
+    answer = await ask(bed)
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
+    assert bed.wakes.empty()
+
+
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 async def test_a_failing_model_is_replaced_by_the_next(bed: Bed, status: int) -> None:
     first = await bed.serve("a", says("sorry", status))

@@ -57,6 +57,7 @@ async def test_requests_per_minute(engine: Engine, tmp_path: Path, allowances: A
         assert [status for status, _, _ in found] == [200, 200, 200, 429]
         _, headers, body = found[-1]
         assert 1 <= int(headers["retry-after"]) <= 20
+        assert headers["x-envoy-ratelimited"] == "true", "or an alias would go on to others"
         assert body["error"]["code"] == "rate_limit_exceeded"
         assert "3 requests per minute" in body["error"]["message"]
         await until(lambda: bed.meter.way.books.open_count == 0)
