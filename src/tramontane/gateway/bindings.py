@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from tramontane.domain.route import AliasRoute, EgressRoute, ServiceRoute
 from tramontane.gateway.access_logs import REQUEST_FIELDS
 from tramontane.gateway.aliases import make_alias_actions
-from tramontane.gateway.bodies import BODY_METADATA, READING
+from tramontane.gateway.bodies import BODY_METADATA, PATHS, READING
 from tramontane.gateway.descriptors import Json
 from tramontane.gateway.inference import (
-    PATHS,
     describe_model,
     list_models,
     make_model_action,

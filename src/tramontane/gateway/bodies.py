@@ -8,6 +8,12 @@ only under that name. Tokens are counted where the engine runs (``metering``).
 
 from tramontane.gateway.descriptors import Json, typed
 
+PATHS = (
+    *("/v1/chat/completions", "/v1/completions", "/v1/responses"),
+    *("/v1/embeddings", "/v1/rerank"),
+)
+"""Where models are asked. Only here is a body read, so only here can a route ask for its model."""
+
 JSON_FILTER = "envoy.filters.http.json_to_metadata"
 
 BODY_METADATA = "tramontane.request"

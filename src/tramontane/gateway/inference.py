@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from tramontane.domain.route import AliasRoute, Refusal, ServiceRoute
 from tramontane.gateway.aliases import make_alias_actions
-from tramontane.gateway.bodies import BODY_METADATA, READING
+from tramontane.gateway.bodies import BODY_METADATA, PATHS, READING
 from tramontane.gateway.descriptors import Json, typed
 from tramontane.gateway.files import make_file_routes
 from tramontane.gateway.grants import JWT_METADATA, LISTED, RESTRICTED, make_shown, refused
@@ -29,12 +29,6 @@ from tramontane.gateway.services import (
     of_project,
     openai_error,
 )
-
-PATHS = (
-    *("/v1/chat/completions", "/v1/completions", "/v1/responses"),
-    *("/v1/embeddings", "/v1/rerank"),
-)
-"""Where models are asked. Only here is a body read, so only here can a route ask for its model."""
 
 BELOW: Json = {"path_separated_prefix": "/v1"}
 

@@ -7,6 +7,7 @@ drain anybody's connections, as a changed listener would. See docs/decisions/000
 from collections.abc import Iterable
 
 from tramontane.domain.route import KeyTrust
+from tramontane.gateway.bodies import PATHS
 from tramontane.gateway.descriptors import Json, typed
 from tramontane.gateway.grants import JWT_METADATA
 
@@ -71,22 +72,24 @@ def make_revocations(trust: KeyTrust, bound: Iterable[str]) -> Json:
 
     Keys that were made for a person are listed when they are revoked. Those of instances are many
     and nobody revokes them: they name their service, and end with it. Which policy refused stands
-    in Envoy's details of the answer, which ``gateway.replies`` reads.
+    in Envoy's details of the answer, which ``gateway.replies`` reads. Without a budget a key may
+    still list its models and fetch what it has paid for.
     """
     services = [_claim("service", {"string_match": {"exact": each}}) for each in sorted(bound)]
     of_instance = _claim("service", {"present_match": True})
     ids = [of_instance, {"not_id": {"or_ids": {"ids": services}}}] if services else [of_instance]
+    paid = [{"url_path": {"path": {"exact": path}}} for path in PATHS]
     policies = {
-        REVOKED_POLICY: [*_with_ids(trust.revoked), {"and_ids": {"ids": ids}}],
-        SPENT_POLICY: _with_ids(trust.spent - trust.revoked),
+        REVOKED_POLICY: ([{"any": True}], [*_with_ids(trust.revoked), {"and_ids": {"ids": ids}}]),
+        SPENT_POLICY: (paid, _with_ids(trust.spent - trust.revoked)),
     }
     return typed(
         RBAC_TYPE,
         rules={
             "action": "DENY",
             "policies": {
-                name: {"permissions": [{"any": True}], "principals": principals}
-                for name, principals in policies.items()
+                name: {"permissions": permissions, "principals": principals}
+                for name, (permissions, principals) in policies.items()
                 if principals
             },
         },

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -178,6 +179,22 @@ async def test_revoked_keys(bed: Bed) -> None:
     assert (await bed.infer({"model": "one"}, key=good)).status_code == 200
     answer = await bed.infer({"model": "one"}, key=bad)
     assert (answer.status_code, code(answer)) == (401, "key_revoked")
+
+
+async def test_a_key_whose_budget_is_spent_wakes_nothing(bed: Bed) -> None:
+    bed.publish("one", asleep("one@1"), model="one")
+    await bed.applied()
+    bed.gateway.publish_trust(replace(bed.trust, spent=frozenset({"key_2"})))
+    await bed.applied()
+    spent = bed.signer.key(jti="key_2")
+    answer = await bed.infer({"model": "one"}, key=spent)
+    assert (answer.status_code, code(answer)) == (429, "budget_spent")
+    assert int(answer.headers["retry-after"]) > 0
+    assert bed.wakes.empty()
+    async with bed.client() as client:
+        headers = {"authorization": f"Bearer {spent}"}
+        listing = await client.get("/v1/models", headers=headers)
+        assert [model["id"] for model in listing.json()["data"]] == ["one"]
 
 
 async def test_models_are_listed_per_project(bed: Bed) -> None:
