@@ -3,7 +3,7 @@
 A request that names an alias goes over an internal listener, at a host that stands for the chain
 of models it was given. Each attempt is a request of its own there, so a model that sleeps wakes,
 and one that refuses, fails or takes too long to begin is a failed attempt: the retry policy of the
-first pass tries the next. See docs/decisions/0020. Called by ``gateway.inference`` and
+first pass tries the next. See docs/decisions/0021. Called by ``gateway.inference`` and
 ``gateway.resources``.
 """
 
