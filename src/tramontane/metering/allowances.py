@@ -6,13 +6,15 @@ system calls and no message to anybody. So a limit is exact over all instances o
 holds while the control plane is dead. The kernel lets go of the lock of whoever is killed.
 
 What somebody killed had under way is put right by ``publish``, which counts anew from the books:
-whoever holds the lock sees books and rows agree, since both change under it.
+whoever holds the lock sees books and rows agree, since both change under it. A key keeps its row,
+so that a control plane which is killed while it publishes leaves every row as good as it was.
 """
 
 import fcntl
 import mmap
 import os
 import struct
+import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,11 +89,12 @@ class Table:
         return generation, rows
 
     def keys(self) -> dict[str, int]:
-        """Return the row of each key."""
+        """Return the row of each key; rows that nobody has have no name."""
         _, rows = self.header()
         self._fit(rows)
         names = (self._memory[_at(row) : _at(row) + 40] for row in range(rows))
-        return {name.rstrip(b"\0").decode(): row for row, name in enumerate(names)}
+        named = ((name.rstrip(b"\0").decode(), row) for row, name in enumerate(names))
+        return {name: row for name, row in named if name}
 
     def read(self, row: int) -> tuple[Limits, Standing]:
         """Return the limits of a row's key, and where it stands."""
@@ -137,14 +140,20 @@ class Table:
         )
 
     def replace(self, rows: Mapping[str, tuple[Limits, Standing]]) -> None:
-        """Set all rows."""
-        generation, before = self.header()
-        if len(rows) > before:
-            os.ftruncate(self._file, _at(len(rows)))
-        self._fit(len(rows))
-        for row, (key, (limits, standing)) in enumerate(rows.items()):
-            self.write(row, key, limits, standing)
-        _HEADER.pack_into(self._memory, 0, generation + 1, len(rows))
+        """Set all rows: who has one keeps it, and the rows of those who go are there for others."""
+        generation, count = self.header()
+        places = self.keys()
+        for gone in places.keys() - rows.keys():
+            self.write(places.pop(gone), "", Limits(), Standing())
+        free = iter(sorted(set(range(count + len(rows))) - set(places.values())))
+        places |= {key: next(free) for key in rows if key not in places}
+        count = max([count, *(row + 1 for row in places.values())])
+        if os.fstat(self._file).st_size < _at(count):
+            os.ftruncate(self._file, _at(count))
+        self._fit(count)
+        for key, (limits, standing) in rows.items():
+            self.write(places[key], key, limits, standing)
+        _HEADER.pack_into(self._memory, 0, generation + 1, count)
 
     def _fit(self, rows: int) -> None:
         if len(self._memory) < _at(rows):
@@ -249,11 +258,13 @@ class Allowances:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._table = Table(directory / FILE, write=True)
+        self._turn = threading.Lock()
+        """The file's lock keeps processes apart, not the threads of one."""
 
     @contextmanager
     def held(self) -> Generator[None]:
-        """Let no request begin or end meanwhile."""
-        with self._table.locked():
+        """Let no request begin or end meanwhile, and no other thread in here."""
+        with self._turn, self._table.locked():
             yield
 
     def publish(
@@ -277,13 +288,13 @@ class Allowances:
 
     def spent_keys(self, now: float) -> frozenset[str]:
         """Return the keys whose budget is spent."""
-        with self._table.locked():
+        with self.held():
             found = {key: self._table.read(row) for key, row in self._table.keys().items()}
         return frozenset(key for key, (limits, at) in found.items() if is_spent(limits, at, now))
 
     def standing(self, key: str) -> Standing | None:
         """Return where a key stands; None if it has no limits."""
-        with self._table.locked():
+        with self.held():
             row = self._table.keys().get(key)
             return None if row is None else self._table.read(row)[1]
 
