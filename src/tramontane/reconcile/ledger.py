@@ -80,6 +80,8 @@ class LedgerReconciler:
     """Told which keys have no budget left, whenever these change."""
     _sizes: dict[str, int] = field(init=False, default_factory=dict[str, int])
     """Of the books at the last look, to pass over those that nobody wrote in."""
+    _unreadable: set[str] = field(init=False, default_factory=set[str])
+    """Instances whose books were complained of, once each."""
 
     async def run(self) -> None:
         """Look again and again until cancelled."""
@@ -88,7 +90,7 @@ class LedgerReconciler:
         while True:
             if await asyncio.to_thread(self.look):
                 await asyncio.to_thread(self.recount)
-            spent = self.allowances.spent_keys(self.clock.now())
+            spent = await asyncio.to_thread(self.allowances.spent_keys, self.clock.now())
             if spent != told:
                 told = spent
                 self.on_spent(spent)
@@ -96,9 +98,9 @@ class LedgerReconciler:
 
     def limit(self) -> None:
         """Hold keys to the limits in the store; what they have used goes on where it was."""
-        limits = self.store.list_limits()
         with self.allowances.held():
-            self.allowances.publish(limits, self.clock.now())
+            # Read in here: of two at a time, the one that comes last knows of both.
+            self.allowances.publish(self.store.list_limits(), self.clock.now())
 
     def recount(self) -> None:
         """Set where every key with limits stands to what the books say.
@@ -129,8 +131,9 @@ class LedgerReconciler:
                 if not alive or seen[instance] != self._sizes.get(instance):
                     cut |= self._take_over(instance, lines, alive=alive)
             except (OSError, ValueError) as error:
-                seen.pop(instance, None)
-                log.warning("cannot read the book of %s: %s", instance, error)
+                if instance not in self._unreadable:
+                    self._unreadable.add(instance)
+                    log.warning("cannot read the book of %s: %s", instance, error)
         for instance in self.store.list_closed_books():
             if instance not in seen:
                 self.store.forget_book(instance)
@@ -144,6 +147,10 @@ class LedgerReconciler:
         if not known.closed:
             with lines.open("rb") as file:
                 found = read_account(file)
+                if found is None and not alive:
+                    # Killed before it had begun: without an account there was no request.
+                    lines.unlink()
+                    table.unlink(missing_ok=True)
                 if found is None:
                     return False
                 position = self._read_on(file, *found, known.position)

@@ -83,6 +83,34 @@ def test_what_was_under_way_is_taken_over_as_cut_and_the_files_go(
     assert len(ledger(store)) == 5
 
 
+def test_a_book_whose_writer_was_killed_before_it_had_begun_goes(
+    store: Store, directory: Path
+) -> None:
+    reconciler = collector(store, directory)
+    for name in (OPEN, LINES):
+        (directory / f"ins_1{name}").write_bytes(b"")
+    reconciler.look()
+    assert list(directory.iterdir()) == []
+
+
+def test_a_book_that_cannot_be_read_is_complained_of_once(
+    store: Store, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reconciler = collector(store, directory)
+    (directory / f"ins_1{OPEN}").write_bytes(b"")
+    (directory / f"ins_1{LINES}").write_bytes(b"not a book\n")
+    books = Books(directory, replace(ACCOUNT, instance="ins_2"))
+    reconciler.look()
+    write(books, 1)
+    reconciler.look()
+    books.close()
+    assert [each.getMessage().partition(":")[0] for each in caplog.records] == [
+        "cannot read the book of ins_1"
+    ]
+    assert len(ledger(store)) == 1, "others are read nevertheless"
+    assert (directory / f"ins_1{LINES}").exists(), "it is kept for whoever can"
+
+
 @dataclass
 class Mortal:
     """A store whose user is killed after so many calls that change something."""
