@@ -79,8 +79,9 @@ class Exchange:
         self._begun = False
         """The client has got the head of a stream."""
         self._held = b""
-        """Part of an event, or a whole answer that is being collected."""
+        """Part of an event whose rest is to come."""
         self._collected: list[bytes] = []
+        """An answer that is no stream."""
         self._merged = Merged(prepared.api) if prepared.merge else None
         self._untouched = False
         """The engine went away before it had begun to answer."""
@@ -223,7 +224,7 @@ class Exchange:
     def _count_answer(self, body: bytes) -> None:
         try:
             answer: object = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         if isinstance(answer, dict):
             usage = read_answer(cast("dict[str, Any]", answer))

@@ -1,8 +1,8 @@
 """A client's request as the engine gets it. Pure; called by ``metering.exchange``.
 
 Requests for text are always made streams, whatever the client asked for: then the engine's counts
-arrive with every token, and a client that goes away early costs what was computed, no more and no
-less. ``metering.merging`` makes one answer of such a stream again.
+arrive with every token, and a client that goes away early costs what the engine had told by then.
+``metering.merging`` makes one answer of such a stream again.
 """
 
 import json

@@ -146,6 +146,39 @@ async def test_an_engine_that_is_killed_leaves_its_counts(engine: Engine, tmp_pa
         assert (await bed.record_of(waiting)).end is RequestEnd.CUT
 
 
+DEEP = "[" * 100_000
+SENSELESS = {
+    "an answer too deep to read": ("/v1/embeddings", "application/json", DEEP, 200),
+    "an event that is no JSON": (CHAT, "text/event-stream", "data: {\n\n", 503),
+    "an event too deep to read": (CHAT, "text/event-stream", f"data: {DEEP}\n\n", 503),
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "answer", "status"), SENSELESS.values(), ids=SENSELESS
+)
+async def test_answers_without_sense_end_their_request_and_no_other(
+    tmp_path: Path, path: str, content_type: str, answer: str, status: int
+) -> None:
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        await reader.readexactly(int(head.partition("content-length: ")[2].split()[0]))
+        lines = f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\n"
+        writer.write(f"{lines}content-length: {len(answer)}\r\n\r\n{answer}".encode())
+        await writer.drain()
+        writer.close()
+
+    address = str(tmp_path / "engine.sock")
+    async with await asyncio.start_unix_server(say, address), metered(address, tmp_path) as bed:
+        for _ in range(2):
+            client = await bed.connect()
+            found, _ = await client.ask(path, {"messages": QUESTION, "input": "x"})
+            assert found == status
+            await bed.record_of(client)
+        assert bed.meter.way.books.open_count == 0
+        assert bed.meter.way.link.running == 0
+
+
 async def test_more_requests_than_the_engine_takes_wait_for_their_turn(
     engine: Engine, tmp_path: Path
 ) -> None:
