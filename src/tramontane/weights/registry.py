@@ -171,6 +171,7 @@ class Registry:
             lambda answer, body: self.refuse(reference, answer, body),
         )
         try:
+            # Nothing to close: it reads from memory.
             member = tarfile.open(fileobj=io.BytesIO(head[:HEAD_BYTES]), mode="r:").next()  # noqa: SIM115
         except tarfile.TarError:
             member = None
